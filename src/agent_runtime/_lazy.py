@@ -1,4 +1,4 @@
-"""Packages whose names are imported at their first use: a program pays only for what it takes."""
+"""Import public names at their first use, so that a program loads only the modules it needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 
 def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's `__getattr__` (PEP 562); `homes` says in which module each name stands.
+    """Return a module's `__getattr__` (PEP 562) that imports names at their first use.
 
-    It raises AttributeError for other names, and what the import raises.
+    `homes` maps each public name to the module that defines it. The function raises AttributeError
+    for other names, and whatever the import raises.
     """
 
     def load_attribute(name: str) -> Any:

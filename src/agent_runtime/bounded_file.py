@@ -1,4 +1,4 @@
-"""Reading files whose size is not known to be sane."""
+"""Read files with a bound on their size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def open_regular(path: str | Path) -> int:
-    """Return a descriptor that reads a regular file.
+    """Open a regular file for reading; return its descriptor.
 
-    Raises OSError: EINVAL for what is none (a FIFO would be waited for, a device has no end), else
-    as `os.open`.
+    Raises OSError: EINVAL for anything else (a FIFO would block, a device has no end), else as
+    `os.open`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

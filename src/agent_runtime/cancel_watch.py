@@ -6,12 +6,11 @@ import asyncio
 
 
 class CancelWatch:
-    """Tell whether a task, by default the one that makes the watch, has been cancelled since.
+    """Detect whether a task, by default the current one, has been cancelled since.
 
     `asyncio.wait_for` of Python 3.11 swallows a cancel that arrives as its awaitable ends (CPython
     gh-86296), and langchain-openai awaits each chunk of a stream by it: such a stream is read to
-    its end, and billed, although its caller has left. The task still counts the request, so whoever
-    goes on can look.
+    its end, and billed, although its caller has left. The task still counts the request.
     """
 
     __slots__ = ("_cancels", "_task")
@@ -22,10 +21,7 @@ class CancelWatch:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the task was cancelled and has not taken the request back.
-
-        False where no task made the watch.
-        """
+        """Return whether the task was cancelled and has not uncancelled; False without a task."""
         return self._task is not None and self._task.cancelling() > self._cancels
 
     def check(self) -> None:

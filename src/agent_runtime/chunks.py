@@ -1,4 +1,4 @@
-"""What a call emits while it runs, and the callable that takes it."""
+"""Define the chunks that a call emits while it runs, and the callable that receives them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class TextChunk:
     message_id: str
     text: str
     part: Any = field(default=None, repr=False, compare=False)
-    """What a Runnable caller gets for it.
+    """The part for a Runnable caller.
 
-    LangGraph's namespace, message and metadata, or the piece of a chain.
+    LangGraph's namespace, message and metadata, or a chain's piece.
     """
 
 
@@ -30,7 +30,7 @@ class ReasoningChunk:
 
 @dataclass(slots=True)
 class ToolCallChunk:
-    """A complete tool call that the model asked for: `args` are parsed, not a JSON fragment."""
+    """Describe a complete tool call of the model: `args` are parsed, not a JSON fragment."""
 
     id: str
     name: str
@@ -39,10 +39,7 @@ class ToolCallChunk:
 
 @dataclass(slots=True)
 class ToolResultChunk:
-    """What the tool answered to call `id`.
-
-    `content` is the text or the content blocks of its message.
-    """
+    """Describe a tool's result for call `id`: the text or the content blocks of its message."""
 
     id: str
     name: str
@@ -51,7 +48,7 @@ class ToolResultChunk:
 
 @dataclass(slots=True)
 class CustomChunk:
-    """Whatever a node or tool wrote to LangGraph's stream writer."""
+    """Carry a value that a node or tool wrote to LangGraph's stream writer."""
 
     data: Any
 
@@ -65,7 +62,7 @@ class InterruptChunk:
 
 @dataclass(slots=True)
 class PartChunk:
-    """A part of a LangGraph stream mode that a Runnable caller asked for: mode, namespace, data."""
+    """Carry a part of a LangGraph stream mode for a Runnable caller: mode, namespace, data."""
 
     mode: str
     ns: tuple[str, ...]
@@ -82,7 +79,7 @@ Chunk: TypeAlias = (
     | PartChunk
 )
 Emit: TypeAlias = Callable[[Chunk], Awaitable[None]]
-"""Hands one chunk outwards; returns when there is room for the next one."""
+"""Emit one chunk outwards; returns when there is room for the next one."""
 
 
 class _HasCapacity:
@@ -95,11 +92,8 @@ class _HasCapacity:
 
 
 HAS_CAPACITY = _HasCapacity()
-"""What an `Emit` may return when there is room at once.
-
-Whoever emits token by token need not await it.
-"""
+"""Returned by an `Emit` with room for the next chunk, so that the caller need not await it."""
 
 
 async def discard(chunk: Chunk) -> None:
-    """The `emit` of a unary call: nobody reads chunks."""
+    """Discard a chunk: the `emit` of a unary call."""

@@ -11,7 +11,7 @@ _HARMLESS = frozenset("\n\t\u200c\u200d\u00ad")
 
 
 def escape_controls(text: str) -> str:
-    r"""Return `text` with what steers a terminal, or reorders what a person reads, as `\uXXXX`.
+    r"""Escape characters that control a terminal or reorder text, as `\uXXXX`.
 
     Those are control characters but newline and tab, bidirectional controls, other formats, line
     separators, halves of surrogate pairs. A carriage return before a newline stays.
@@ -27,21 +27,15 @@ def escape_to_one_line(text: str) -> str:
 
 
 def json_line(value: Any, **settings: Any) -> str:
-    r"""Return the JSON of a value, whose every character is printable.
+    r"""Return the JSON of a value with printable characters only; others are `\uXXXX`.
 
-    The others are written as `\uXXXX`.
-
-    A reader of the JSON gets the same value; a reader of lines sees one, whatever it takes for the
-    end of a line.
+    A JSON reader gets the same value; a line reader sees one line, by any definition of line ends.
     """
     return printable_json(json.dumps(value, ensure_ascii=False, **settings))
 
 
 def printable_json(text: str) -> str:
-    """Return JSON text as `json_line` writes it.
-
-    Newlines stay, which only stand between its tokens.
-    """
+    """Escape JSON text as `json_line` does. Newlines stay: they only separate its tokens."""
     return text if text.isprintable() else _escaped(text, frozenset("\n"))
 
 

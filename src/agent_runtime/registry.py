@@ -1,4 +1,4 @@
-"""What a template may name: tools, models, LangChain middleware, runtime layers and workflows."""
+"""Register the components of templates: tools, models, middleware, layers and workflows."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ Its text is held back until it is final.
 
 
 class Registry:
-    """Names and what stands behind them. `generation` changes with every registration.
+    """Map names to components. `generation` changes with every registration.
 
     Args:
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`; none by
-            default. A reference runs the code of the module it names, so the list is the
-            application's to give.
+            default.
+            A reference runs the code of its module, so the application must list it.
     """
 
     def __init__(self, allowed_refs: frozenset[str] = frozenset()) -> None:
@@ -75,7 +75,7 @@ class Registry:
         self.tool_cache: dict[str, tuple[Any, BaseTool]] = {}
         """Tools without arguments, converted and gated once for their code.
 
-        A schema is most of what an agent costs.
+        A schema is most of an agent's cost.
         """
         self.models: dict[str, Callable[..., BaseChatModel]] = {}
         self.middleware: dict[str, Any] = {}
@@ -89,16 +89,13 @@ class Registry:
         """Holds the sessions of MCP servers; the factory's."""
 
     def register(self, table: dict[str, Any], name: str, component: Any) -> None:
-        """Register under `name`, replacing what was there.
-
-        Agents built from now on use the new one.
-        """
+        """Register under `name`, replacing an earlier component, for agents built from now on."""
         table[name] = component
         self.tool_cache.pop(name, None)
         self.generation += 1
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
-        """The gated chat model that a template asks for. Raises as `build_model`."""
+        """Return the gated chat model of a spec. Raises as `build_model`."""
         from agent_runtime.models.resolve import build_model
         from agent_runtime.providers.http_transport import bound_model_answers
         from agent_runtime.run.request import ACCOUNT_ATTRIBUTE, IDEMPOTENCY_HEADER_ATTRIBUTE
@@ -114,17 +111,14 @@ class Registry:
         return model
 
     def is_tool_factory(self, name: str) -> bool:
-        """Whether what is registered makes a tool anew for each agent.
-
-        It may keep what belongs to one of them.
-        """
+        """Return whether a registered tool is built for each agent, and may hold its state."""
         component = self.tools.get(name)
         return inspect.isclass(component) or getattr(component, "_makes_tool", False)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
-        """The tool registered as `name`.
+        """Return the tool registered as `name`.
 
-        Raises UnknownComponent, or ConfigurationError when `args` do not fit it.
+        Raises UnknownComponent, or ConfigurationError for invalid `args`.
         """
         if name not in self.tools:
             raise UnknownComponent("tool", name, self.tools)
@@ -142,16 +136,13 @@ class Registry:
         return as_tool(component, ref, args)
 
     def tool_fingerprint(self, spec: ToolSpec) -> Any:
-        """What a tool's behaviour is made of: the object itself and its code.
-
-        Two with the same are the same.
-        """
+        """Return a fingerprint of a tool's behaviour: the object itself and its code."""
         component: Any = None
         if spec.use is not None:
             component = self.tools.get(spec.use)
         elif spec.ref is not None and spec.ref in self.allowed_refs:
             module, _, attribute = spec.ref.partition(":")
-            with contextlib.suppress(ImportError):  # whoever makes the tool says what is wrong
+            with contextlib.suppress(ImportError):  # building the tool reports the error
                 component = getattr(importlib.import_module(module), attribute, None)
         else:
             return None
@@ -167,7 +158,7 @@ class Registry:
         return id(component), code
 
     def mcp(self, spec: ToolSpec, folder: Path | None) -> Sequence[BaseTool]:
-        """The tools of an MCP server; raises ConfigurationError where nobody holds its session."""
+        """Return the tools of an MCP server; raises ConfigurationError without a server pool."""
         if self.mcp_pool is None or spec.mcp is None:
             raise ConfigurationError("no MCP broker is there: make the agent by an AgentFactory")
         tools: list[BaseTool] = self.mcp_pool.tools(
@@ -176,11 +167,14 @@ class Registry:
         return tools
 
     def wrap_middleware_tool(self, tool: BaseTool) -> BaseTool:
-        """A tool that a LangChain middleware brings, as agents made here have it."""
+        """Return a LangChain middleware's tool in the form for agents of this registry."""
         return tool
 
     def langchain_middleware(self, name: str) -> Any:
-        """The LangChain middleware class or instance called `name`; raises UnknownComponent."""
+        """Return the LangChain middleware class or instance called `name`.
+
+        Raises UnknownComponent.
+        """
         if name in self.middleware:
             return self.middleware[name]
         if name not in LANGCHAIN_MIDDLEWARE:
@@ -190,12 +184,10 @@ class Registry:
 
 
 def as_tool(component: Any, name: str, args: Mapping[str, Any]) -> BaseTool:
-    """A tool from what was registered.
-
-    A tool or a function as it is, or a factory called with `args`.
+    """Return a tool from a component: a tool or function, or a factory called with `args`.
 
     A class, or a function marked by `tool_factory`, is a factory; anything else takes no arguments.
-    Raises ConfigurationError when the arguments do not fit.
+    Raises ConfigurationError for invalid arguments.
     """
     from langchain_core.tools import BaseTool
 
@@ -229,8 +221,7 @@ def tool_factory(*, name: str) -> Callable[[F], F]: ...
 def tool_factory(function: Any = None, *, name: str | None = None) -> Any:
     """Mark a function that creates a tool from a template's `args`.
 
-    `name` is what the tools that it makes are called, so that a template can be checked where none
-    can be made.
+    `name` is the name of its tools, to check a template without creating them.
     """
     if function is None:
         return partial(tool_factory, name=name)

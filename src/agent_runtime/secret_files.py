@@ -19,11 +19,11 @@ _WARNED: set[Path] = set()
 
 
 def read_secret_file(path: str | Path, *, min_bytes: int = 1) -> str:
-    """The secret in a file, registered for redaction.
+    """Return the secret in a file, registered for redaction, without one trailing newline.
 
-    One newline at the end is taken off, with a warning. Raises ConfigurationError, which never
-    quotes the content, for a file that is missing, not UTF-8, too short or too long, or that others
-    than its owner and group may read.
+    A trailing newline is logged as a warning. Raises ConfigurationError, without the content, for a
+    file that is missing, not UTF-8, too short or too long, or readable by others than its owner and
+    group.
     """
     file = Path(path).expanduser()
     try:
@@ -39,7 +39,7 @@ def read_secret_file(path: str | Path, *, min_bytes: int = 1) -> str:
         raise ConfigurationError(f"everybody may read the secret file {file}: chmod 600 it")
     if text.endswith("\n"):
         text = text.removesuffix("\n").removesuffix("\r")
-        if file not in _WARNED:  # a template's secret is read for each agent that is asked for
+        if file not in _WARNED:  # a template's secret is read for each agent
             _WARNED.add(file)
             LOG.warning(
                 "the secret file %s ends with a newline, which is not taken as part of the secret",

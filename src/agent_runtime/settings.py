@@ -90,11 +90,11 @@ SECRET_SETTINGS = ("session_key", "key_pepper", "event_key")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Settings:
-    """What a process is told from outside.
+    """Hold a process's settings.
 
     Each field is `AGENT_RUNTIME_<FIELD>` in the environment, and `<field>` in the TOML file that
-    `AGENT_RUNTIME_CONFIG` names. What the command line says goes first, then the environment, then
-    the file. `sources` says where each that was given comes from. Secrets are never shown.
+    `AGENT_RUNTIME_CONFIG` names. Options of the command line precede the environment, and that the
+    file. `sources` has the source of each. Secrets are never shown.
     """
 
     home: str | None = _setting(str)
@@ -123,7 +123,7 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def describe(self) -> dict[str, dict[str, str]]:
-        """Every setting with its value, secrets masked, and its source."""
+        """Return every setting with its value, secrets masked, and its source."""
         setting_rows = {}
         for setting in fields(self)[:-1]:
             value = getattr(self, setting.name)
@@ -145,9 +145,9 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process.
+    """Return the settings of this process.
 
-    Raises ConfigurationError, which lists everything that is wrong, without values.
+    Raises ConfigurationError with all problems, without values.
     """
     environ = os.environ if environ is None else environ
     parsers = {setting.name: setting.metadata["parse"] for setting in fields(Settings)[:-1]}
@@ -189,7 +189,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     raw_settings = {}
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in NON_SETTING_VARIABLES and value != "":
-            # In other letters it is another variable, and none of ours.
+            # With other capitals it is another variable, and not ours.
             raw_settings[name.removeprefix(PREFIX).lower() if name.isupper() else name] = (
                 value,
                 "environment",
@@ -227,7 +227,7 @@ def _unsafe_combinations(values: Mapping[str, Any]) -> list[str]:
                 "the preset prod does not run without authentication: AGENT_RUNTIME_AUTH=off is "
                 "refused"
             )
-        if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - what is refused
+        if values.get("host") in ("0.0.0.0", "::", ""):  # noqa: S104 - refused here
             problems.append(
                 "the preset prod does not listen on every interface: name one in AGENT_RUNTIME_HOST"
             )
@@ -236,7 +236,7 @@ def _unsafe_combinations(values: Mapping[str, Any]) -> list[str]:
 
 
 def _volatile_store_problems(values: Mapping[str, Any]) -> list[str]:
-    """List the stores that the preset prod must not have: a restart would lose what they keep."""
+    """Return problems of stores that the preset prod forbids, since a restart would clear them."""
     problems = []
     for name in STORE_SETTINGS:
         text = values.get(name)

@@ -1,4 +1,4 @@
-"""How large what comes in may be: one table, which the environment changes for a process."""
+"""Bound the size of all input, in one table that the environment can change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_SIZE_LIMIT = 2**40
 
 
 class SizeLimit(NamedTuple):
-    """A bound, and what it is the bound of."""
+    """Define a bound and its subject."""
 
     default: int
     description: str
@@ -79,7 +79,7 @@ def variable_of(name: str) -> str:
 
 
 def problem_of(variable: str, text: str) -> str | None:
-    """Return what is wrong with a variable of this prefix, or None."""
+    """Return the problem of a variable of this prefix, or None."""
     name = variable.removeprefix(PREFIX).lower()
     if name not in SIZE_LIMITS:
         return (

@@ -1,7 +1,4 @@
-"""JSON that means one thing.
-
-A name that stands twice is refused, because readers differ on which one counts.
-"""
+"""Parse JSON strictly: duplicate names are refused, because parsers differ on which one counts."""
 
 from __future__ import annotations
 

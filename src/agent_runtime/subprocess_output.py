@@ -1,4 +1,4 @@
-"""What a child process writes to its output: counted, and the last of it kept."""
+"""Read a child process's output: count its bytes, and keep the last ones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TAIL_BYTES = 8_192
 
 
 class OutputTail:
-    """Reads the end of a pipe on the current loop.
+    """Read the end of a pipe on the current loop.
 
     Args:
         fd: the descriptor; it is closed at its end, or by `close`.
-        on_bytes: told how many bytes came.
+        on_bytes: called with the number of received bytes.
     """
 
     def __init__(self, fd: int, on_bytes: Callable[[int], None]) -> None:
@@ -28,7 +28,7 @@ class OutputTail:
 
     @property
     def tail(self) -> str:
-        """The last of it."""
+        """Return the last of the output."""
         return b"".join(self._tail_chunks)[-TAIL_BYTES:].decode(errors="replace")
 
     def _on_readable(self) -> None:
@@ -48,7 +48,7 @@ class OutputTail:
         self._on_bytes(len(data))
 
     def drain(self) -> None:
-        """Read what is there now."""
+        """Read the available bytes."""
         for _ in range(64):
             if self._fd < 0:
                 return

@@ -1,4 +1,4 @@
-"""The whole protocol on one screen: what goes in, what comes out, and the two callables between."""
+"""Define the whole protocol of a call: its input, its output, and the two callables in between."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Status: TypeAlias = Literal["completed", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls. `id` and `tenant` are opaque names; `scopes` say what the caller may do.
+    """Identify a caller.
 
-    A scope is `action:template` (`run:analyst`, `resume:*`), `*` for all, or a name of the
-    application's own. `key` names the credential that was shown (a key's or a token's id), never
-    the credential itself.
+    `id` and `tenant` are opaque names; `scopes` are permissions: `action:template` (`run:analyst`,
+    `resume:*`), `*` for all, or a name of the application's own. `key` identifies the credential (a
+    key's or a token's id), and never contains it.
     """
 
     id: str
@@ -37,21 +37,21 @@ class Principal:
 
 
 ALL_SESSIONS = "sessions:all"
-"""The scope of a principal who may use every session, event and batch of the own tenant."""
+"""The scope to use every session, event and batch of one's tenant."""
 
 
 def may_use(principal: Principal | None, owner: str) -> bool:
-    """Tell whether the caller may use what is `owner`'s in their tenant.
+    """Return whether the caller may use the data of `owner` in their tenant.
 
-    Without one it is the application itself.
+    None is the application.
     """
     return principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes
 
 
 class Progress:
-    """How far a call has come, shared by all its layers.
+    """Track the progress of a call, shared by all its layers.
 
-    Decides whether a failure may be tried again.
+    It decides whether a failed call may be retried.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Progress:
 
         Running its model call again would show its text twice.
         """
-        self.model_error: BaseException | None = None  # what the last failed model call raised
+        self.model_error: BaseException | None = None  # of the last failed model call
         self.resumable = False
         """True when the call has a checkpoint: `input=None` continues it, repeating no tool."""
         self.request_counts: dict[str, int] = {}
@@ -89,53 +89,53 @@ class Progress:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the task that runs the call has been cancelled."""
+        """Return whether the task that runs the call has been cancelled."""
         return self.cancels is not None and self.cancels.is_cancelled
 
 
 def new_run_id() -> str:
-    """A random UUID (version 4, RFC 9562) as text, in half the time of `str(uuid.uuid4())`."""
+    """Return a random UUID (version 4, RFC 9562) as text.
+
+    It takes half the time of `str(uuid.uuid4())`.
+    """
     text = os.urandom(16).hex()
     variant = "89ab"[int(text[16], 16) & 3]
     return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
 
 
 class AgentContext:
-    """One call, as every layer sees it. A second call needs a context of its own.
+    """Describe one call to every layer. A second call needs a new context.
 
-    Usage and progress are the call's.
+    Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress);
+    assigning a field of one does not change the other.
 
     Args:
         input: a str, a message or list of messages, a PromptValue, the agent's input dict, a
-            LangGraph `Command`, or None (continue from the checkpoint).
+            LangGraph
+            `Command`, or None (continue from the checkpoint).
         run_id: a UUID string; a new one by default.
-        session_id: the conversation (LangGraph's thread id), or None: then the call leaves nothing
-        behind.
-        credentials: what the caller showed to prove who they are. Secret: never in a repr, never
-        stored.
-        principal: who calls, once known; all layers of the call see the same.
-        streaming: whether somebody reads chunks while the call runs; only `core` asks.
+        session_id: the conversation (LangGraph's thread id), or None: then the call stores nothing.
+        credentials: the caller's proof of identity. Secret: never in a repr, never stored.
+        principal: the caller, once authenticated; all layers of the call see the same.
+        streaming: whether chunks are read while the call runs; only `core` uses it.
         config: the caller's RunnableConfig, or None.
         context: LangChain's runtime context for the agent (`context_schema`); never persisted.
         options: further keyword arguments for the agent's `ainvoke`/`astream`.
         metadata: the caller's labels; they reach traces and events.
         agent_name: the agent's own name; set by the executor.
         template_digest: the template's; set by the executor.
-        agent_ref: how to make the agent again, for a session's record; set by the executor.
-        turn: what the session layer holds for the call, or None; set by that layer.
-        call_budget: what the call may spend, or None; set by the cost layer.
-        assignment: which task of a pool the call is, or None; set by the pool.
+        agent_ref: how to build the agent again, for a session's record; set by the executor.
+        turn: the session's turn, or None; set by the session layer.
+        call_budget: the call's budget, or None; set by the cost layer.
+        assignment: the task of a pool, or None; set by the pool.
         accounts: budgets that the call draws on beside those of its agent (a batch's), for the cost
-        layer.
+            layer.
         deadline: `asyncio` loop time (seconds, monotonic) after which the call is stopped, or None.
-        attempts: how often the retry layer may try this call, or None for the layer's own setting.
-        emit: where chunks go; set by the edge.
-        usage: the ledger of the call; a new one by default.
-        idempotency_key: a name of what the call is for: made again after a crash, it has the same.
-            Models whose template says `idempotency_header` are asked under names made from it.
-
-    Siblings made by `with_emit` and `with_input` share every object (usage, metadata, progress);
-    assigning a field of one does not change the other.
+        attempts: the most attempts of the retry layer, or None for the layer's own setting.
+        emit: receives chunks; set by the edge.
+        usage: the usage of the call; a new one by default.
+        idempotency_key: identifies the call across a crash. Models whose template has an
+            `idempotency_header` receive keys derived from it.
     """
 
     __slots__ = (
@@ -209,17 +209,17 @@ class AgentContext:
 
     @property
     def principal(self) -> Principal | None:
-        """Who calls, once known."""
+        """Return the caller, once authenticated."""
         return self._caller[0]
 
     def with_emit(self, emit: Emit) -> AgentContext:
-        """A sibling whose chunks go to `emit` first."""
+        """Return a sibling whose chunks go to `emit` first."""
         sibling = self._sibling()
         sibling.emit = emit
         return sibling
 
     def with_caller(self, principal: Principal | None, credentials: Any) -> AgentContext:
-        """A sibling in which a caller that is not named yet is this one."""
+        """Return a sibling with this caller, unless it has one."""
         sibling = self._sibling()
         sibling._caller = [principal if self.principal is None else self.principal]
         if sibling.credentials is None:
@@ -227,14 +227,14 @@ class AgentContext:
         return sibling
 
     def with_principal(self, principal: Principal) -> AgentContext:
-        """A sibling of a call whose caller is recognised; it does not carry what proved it."""
+        """Return a sibling with an authenticated caller, without the credentials."""
         self._caller[0] = principal  # the layers around this one want to know too
         sibling = self._sibling()
         sibling.credentials = None
         return sibling
 
     def with_turn(self, turn: Any) -> AgentContext:
-        """A sibling that holds a turn of its session."""
+        """Return a sibling with a turn of its session."""
         sibling = self._sibling()
         sibling.turn = turn
         return sibling
@@ -246,7 +246,7 @@ class AgentContext:
         return sibling
 
     def with_input(self, input: Any) -> AgentContext:
-        """A sibling with another input; None continues the call from its checkpoint."""
+        """Return a sibling with another input; None continues the call from its checkpoint."""
         sibling = self._sibling()
         sibling.input = input
         return sibling
@@ -289,11 +289,11 @@ class AgentContext:
 
 @dataclass(slots=True)
 class AgentResult:
-    """What one call gave.
+    """Describe the result of one call.
 
     `output` is the text of the final answer message, or the JSON of a structured response, or empty
-    on an interrupt, or the plain string form of what another kind of agent returned. `value` is
-    what the agent returned, whole.
+    on an interrupt, or the plain string form of another agent's return value. `value` is the
+    agent's whole return value.
     """
 
     output: str
@@ -310,14 +310,11 @@ class AgentResult:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the call cost in USD, or None when a model has no known price."""
+        """Return the cost in USD, or None when a model's price is unknown."""
         return self.usage.cost_usd
 
     def with_text(self, text: str) -> AgentResult:
-        """The same result with another answer text everywhere.
-
-        The layer emits the changed text itself.
-        """
+        """Return the same result with another answer text, which the layer emits itself."""
         messages = list(self.messages)
         value: Any = text
         answer = next(
@@ -341,7 +338,7 @@ class AgentResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The documented JSON form (the CLI's `--json`): no messages, no raw value."""
+        """Return the documented JSON form (the CLI's `--json`): no messages, no raw value."""
         structured = self.structured_response
         return {
             "output": self.output,

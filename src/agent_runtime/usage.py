@@ -14,19 +14,17 @@ TOKEN_COUNTS = (
     "reasoning_tokens",
     "audio_tokens",
 )
-"""What is counted of a model call, in usage, events and reports."""
+"""The counts of a model call, in usage, events and reports."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """The ledger of one call.
+    """Sum the tokens and counts of every model call of one call, nested agents included.
 
-    Tokens and counts, of every model call made for it, nested agents included.
-
-    `input_tokens` contains the cached ones, `output_tokens` the reasoning ones, as in LangChain's
-    `UsageMetadata`. `estimated`: a model call ended without the provider's figures (aborted, or
-    none sent); its tokens are our count. `cost_usd` is None as soon as one billed call has no known
-    price.
+    `input_tokens` includes cached ones, `output_tokens` reasoning ones, as in LangChain's
+    `UsageMetadata`. `estimated`: a model call ended without the provider's counts (aborted, or none
+    sent); its tokens are our count. `cost_usd` is None as soon as the price of one billed call is
+    unknown.
     """
 
     input_tokens: int = 0
@@ -46,15 +44,16 @@ class Usage:
 
     @property
     def cost_kind(self) -> Literal["exact", "estimated", "unknown"]:
-        """`exact`: the provider's figures and a known price; `estimated`: our count; `unknown`.
+        """Return `exact`, `estimated` or `unknown`.
 
-        No price.
+        `exact`: the provider's counts and a known price; `estimated`: our count; `unknown`: no
+        price.
         """
         return "unknown" if self.cost_usd is None else "estimated" if self.estimated else "exact"
 
     @property
     def total_tokens(self) -> int:
-        """Input plus output tokens."""
+        """Return input plus output tokens."""
         return self.input_tokens + self.output_tokens
 
     def add_cost(self, cost_usd: Decimal | None) -> None:
@@ -64,7 +63,7 @@ class Usage:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and `total_tokens`, JSON-ready; `cost_usd` as a decimal string or None."""
+        """Return all fields and `total_tokens`, JSON-ready; `cost_usd` is decimal text or None."""
         return {  # written out: at each call, and asdict takes thirty times as long
             "total_tokens": self.input_tokens + self.output_tokens,
             "cost_kind": self.cost_kind,

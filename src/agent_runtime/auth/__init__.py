@@ -1,4 +1,4 @@
-"""Who calls: API keys, JSON web tokens, and the protocol for anything else."""
+"""Authenticate callers: API keys, JSON web tokens, and the protocol for other methods."""
 
 from __future__ import annotations
 

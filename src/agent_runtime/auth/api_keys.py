@@ -21,17 +21,16 @@ from agent_runtime.types import Principal
 
 MAX_CACHED = 10_000
 KEY_CACHE_TTL_S = 5.0
-"""A revocation is seen by every process within so many seconds."""
+"""Seconds within which every process sees a revocation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is kept of a key, never the key: `digest` is its HMAC under the pepper.
+    """Store one API key's metadata, never the key itself; `digest` is its HMAC under the pepper.
 
-    Times are Unix seconds.
-
-    `mac` is an HMAC over all other fields, so that who can write to the store cannot change whose
-    key it is or what it may do; empty in records of versions that had none.
+    Times are Unix seconds. `mac` is an HMAC over all other fields, so that write access to the
+    store is not enough to change a key's owner or scopes; it is empty in records of versions
+    without signatures.
     """
 
     id: str
@@ -48,33 +47,34 @@ class ApiKey:
     mac: str = ""
 
     def status(self, now: float) -> str:
-        """`active`, `revoked`, `expired` or `pending`."""
-        if self.revoked_at is not None:  # whatever the clocks say
+        """Return `active`, `revoked`, `expired` or `pending`."""
+        if self.revoked_at is not None:  # independent of the clock
             return "revoked"
         if self.expires_at is not None and self.expires_at <= now:
             return "expired"
         return "pending" if self.not_before > now else "active"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what may be shown: everything but the digests."""
+        """Return all fields but the digests, which must not be shown."""
         public_fields = asdict(self)
         del public_fields["digest"], public_fields["mac"]
         return {**public_fields, "scopes": list(self.scopes)}
 
 
 class ApiKeys:
-    """The keys in a store, as an Authenticator and as their administration.
+    """Authenticate callers by API keys in a store, and administer the keys.
+
+    The administrative methods block on the store. `authenticate` reads it at most every five
+    seconds for each key.
 
     Args:
-        store: where they are kept: `MemoryKeyStore`, `SqliteKeyStore`, `RedisKeyStore`.
-        pepper: at least 32 bytes that are not in the store: who reads the store alone cannot check
-        a guess.
-        clock: seconds since the epoch, for the times of keys.
-        monotonic: seconds that no change of the clock moves, for what is remembered.
+        store: a `MemoryKeyStore`, `SqliteKeyStore` or `RedisKeyStore`.
+        pepper: at least 32 bytes that are kept outside the store: a copy of the store alone is not
+            enough to verify a guess.
+        clock: Unix seconds, for the times of keys.
+        monotonic: seconds that no change of the clock affects, for the cache.
 
-    Methods of the administration block for the store; `authenticate` looks at it at most every five
-    seconds for each key. Raises ConfigurationError for a short pepper, StoreError when the store
-    fails.
+    Raises ConfigurationError for a short pepper, StoreError when the store fails.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ApiKeys:
         self._cache: OrderedDict[str, tuple[ApiKey | None, bytes, Principal | None, float]] = (
             OrderedDict()
         )
-        self._unknown_key_digest = self._digest(b"nobody's key")
+        self._unknown_key_digest = self._digest(b"the key of no record")
 
     def _digest(self, key: bytes) -> bytes:
         return hmac.digest(self._pepper, key, "sha256")
@@ -112,7 +112,7 @@ class ApiKeys:
         )
 
     async def authenticate(self, credentials: Any) -> Principal:
-        """Whose key this is; raises Unauthenticated, StoreError."""
+        """Return the principal of an API key; raises Unauthenticated, StoreError."""
         key = token_bytes(credentials)
         key_id = key_id_of(key)
         if key_id is None:
@@ -122,7 +122,7 @@ class ApiKeys:
         if cached is None or cached[3] <= now:
             cached = self._cache_record(key_id, await self.store.acall("get", key_id), now)
         record, digest, principal, _ = cached
-        # An unknown id takes the same way: nothing is to be learnt from how long the answer takes.
+        # Unknown ids take the same path, so that the response time reveals nothing.
         same = hmac.compare_digest(self._digest(key), digest)
         if record is None or principal is None or not same:
             raise unauthenticated_error("unknown key")
@@ -169,9 +169,9 @@ class ApiKeys:
         not_before: float = 0.0,
         expires_at: float | None = None,
     ) -> tuple[str, ApiKey]:
-        """A new key and its record. The key is shown this once: it is not kept.
+        """Create a key; return it and its record.
 
-        Raises ConfigurationError.
+        The key is returned only this once: only its digest is stored. Raises ConfigurationError.
         """
         for name, value in (("user", user), ("tenant", tenant)):
             if (fault := fault_of_name(value)) is not None:
@@ -191,16 +191,16 @@ class ApiKeys:
         return key, record
 
     def list(self, tenant: str | None = None) -> list[ApiKey]:
-        """The records, oldest first; of one tenant, or of all."""
+        """Return the records, oldest first, of one tenant or of all."""
         records: list[ApiKey] = self.store.call("all")
         return sorted(
             (k for k in records if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id)
         )
 
     def sign(self) -> Sequence[ApiKey]:
-        """Sign the records that have no signature, once, after an upgrade; returns them.
+        """Sign the records without a signature, once, after an upgrade; return them.
 
-        Look at them first (`list`): from then on they are what this version would have written.
+        Review them with `list` before: a signature vouches for the record as it is stored.
         """
         unsigned = [record for record in self.list() if not record.mac]
         return [
@@ -210,14 +210,15 @@ class ApiKeys:
         ]
 
     def revoke(self, key_id: str, *, with_successors: bool | None = None) -> ApiKey:
-        """End a key; every process refuses it within five seconds.
+        """Revoke a key; every process refuses it within five seconds.
 
         Args:
-            key_id: whose record is changed.
-            with_successors: whether the keys that it was rotated to end, too. Who stole the key may
-                have rotated it, so it has to be said for a key with a successor that works.
+            key_id: the key's id.
+            with_successors: whether to revoke the keys it was rotated to as well. A thief may have
+                rotated
+                the key, so a key with a working successor requires an explicit choice.
 
-        Raises KeyNotFound, ConfigurationError when that has to be said.
+        Raises KeyNotFound, and ConfigurationError when that choice is missing.
         """
         successors = self._successors(self._load_record(key_id))
         if successors and with_successors is None:
@@ -251,9 +252,9 @@ class ApiKeys:
         return record
 
     def rotate(self, key_id: str, overlap_s: float = 24 * 3600.0) -> tuple[str, ApiKey]:
-        """A new key with the old one's rights; the old one works for `overlap_s` more seconds.
+        """Create a key with the same rights; the old one works for `overlap_s` more seconds.
 
-        Raises KeyNotFound, and ConfigurationError for a key that does not work any more.
+        Raises KeyNotFound, and ConfigurationError for a key that is no longer active.
         """
         old = self._load_record(key_id)
         now = self._clock()

@@ -18,28 +18,27 @@ MAX_CREDENTIAL_BYTES = size_limit("credential_bytes")
 
 @runtime_checkable
 class Authenticator(Protocol):
-    """Recognises callers by what they show; write your own for anything that is not built in.
+    """Authenticate callers by their credentials; implement it for methods that are not built in.
 
-    `authenticate` returns a principal or raises `Unauthenticated`, whatever is wrong: there is no
-    anonymous principal. It must not log or keep the credential, and raises StoreError when it
-    cannot know.
+    `authenticate` returns a principal or raises `Unauthenticated`; there is no anonymous principal.
+    It must neither log nor store the credential, and raises StoreError when it cannot decide.
     """
 
     async def authenticate(self, credentials: Any) -> Principal:
-        """Who shows these credentials; raises Unauthenticated, StoreError."""
+        """Return the principal of these credentials; raises Unauthenticated, StoreError."""
 
 
 def unauthenticated_error(reason: str) -> Unauthenticated:
-    """The one answer to every bad credential.
-
-    Why it is bad is for the log, which sees nothing of it.
-    """
+    """Return the error for any invalid credential; the reason is written to the log only."""
     LOG.info("a credential was refused: %s", reason)
     return Unauthenticated()
 
 
 def token_bytes(credentials: Any) -> bytes:
-    """A credential as ASCII bytes; raises Unauthenticated for what no key or token is."""
+    """Return a credential as ASCII bytes.
+
+    Raises Unauthenticated for anything that cannot be a key or token.
+    """
     if isinstance(credentials, str):
         if len(credentials) > MAX_CREDENTIAL_BYTES or not credentials.isascii():
             raise unauthenticated_error("too long or not ASCII")

@@ -1,7 +1,7 @@
-"""The names of tenants, users, keys, templates and sessions in limits, budgets and their accounts.
+"""Build the names of tenants, users, keys, templates and sessions for limits and budgets.
 
-Quoted, so that no name can look like another one's account, and made here alone: what a limit is
-compared with is what a call is counted under.
+Names are quoted, so that no name can collide with another account. Limits are checked and counted
+under the same name, because both come from this module.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DEFAULT_TENANT = "default"
 
 
 class Caller(NamedTuple):
-    """Who makes a call: names as the application has them.
+    """Identify the caller of a call by names of the application.
 
     `session` and `key` are None for a call without one.
     """
@@ -45,11 +45,9 @@ def caller_of(context: AgentContext) -> Caller:
 
 
 def part_name(part: Part, caller: Caller) -> str | None:
-    """Return a caller's name as one part of a limit.
+    """Return a caller's name as one part of a limit's key, or None for a call without a session.
 
-    None when the call has none, which is a session only.
-
-    A user and a session are those of their tenant, so the tenant is part of their names. A caller
+    Users and sessions belong to their tenant, so the tenant is part of their names. A caller
     without a key (a token without an id, a principal of the application) is counted as the user.
     """
     if part == "global":

@@ -16,11 +16,9 @@ _CREDENTIAL_PARAMETERS = frozenset(
 def credentials_of(headers: Iterable[tuple[bytes, bytes]], query: bytes = b"") -> str:
     """Return the key or token of `Authorization: Bearer ...` or `x-api-key: ...`.
 
-    Headers and query string are as ASGI gives them.
-
-    Raises Unauthenticated when there is none (401), KeyInUrl for one in the query string (400),
-    which ends up in logs and histories, and CredentialTooLarge (431). Other schemes than Bearer are
-    none.
+    Headers and query string have the ASGI types. Other schemes than Bearer are ignored. Raises
+    Unauthenticated when there is no credential (401), KeyInUrl for one in the query string (400),
+    which would end up in logs and histories, and CredentialTooLarge (431).
     """
     if query and any(
         name.lower() in _CREDENTIAL_PARAMETERS

@@ -16,7 +16,7 @@ _COMBINABLE_SCRIPTS = (
     {"HANGUL", "CJK", "LATIN"},
     {"BOPOMOFO", "CJK", "LATIN"},
 )
-"""Scripts that stand together in one name where they are at home: Japanese, Korean, Chinese."""
+"""Scripts that are used together within one name: Japanese, Korean, Chinese."""
 _SCRIPTLESS_PREFIXES = (
     "DIGIT",
     "FULLWIDTH DIGIT",
@@ -32,7 +32,7 @@ _SCRIPT_BY_PREFIX = {
     "KATAKANA-HIRAGANA": "KATAKANA",
     "HALFWIDTH": "KATAKANA",
 }
-"""Characters whose names do not begin with their script's."""
+"""Characters whose Unicode names do not begin with their script's name."""
 
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800"

@@ -38,21 +38,21 @@ _TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class JwtAuthenticator:
-    """Recognises callers by signed tokens. Needs the extra `jwt`.
+    """Authenticate callers by signed tokens. Needs the extra `jwt`.
 
     Args:
-        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read again every
-            five seconds. Each key has `kid` and `alg`: a token names its key, and no other
-            algorithm is tried on it. A file that becomes unreadable is a warning at once, and after
-            five minutes no token is accepted; an empty list of keys accepts none at once.
-        issuer, audience: what `iss` and `aud` must be, exactly; a list of audiences is refused.
-        max_age_s: of a token, from `iat` (or now, when it has none) to `exp`.
-        required: claims that must be there, beside `exp`, `iss`, `aud` and `sub`.
-        tenant_claim, scope_claim: where tenant and scopes (a list, or words in a text) stand.
-        revocations: a key store that knows revoked token ids; `jti` is then required.
+        keys: a JWKS (RFC 7517) as a dict, or the path of a file with one, which is read every five
+            seconds. Each key has `kid` and `alg`: a token names its key, and no other algorithm is
+            tried on it. An unreadable file is logged at once, and no token is accepted after five
+            minutes; an empty list of keys accepts none at once.
+        issuer, audience: the exact values of `iss` and `aud`; a list of audiences is refused.
+        max_age_s: the longest time from `iat` (or now, without one) to `exp`.
+        required: claims that must be present, beside `exp`, `iss`, `aud` and `sub`.
+        tenant_claim, scope_claim: the claims with the tenant and the scopes (a list, or words).
+        revocations: a key store with revoked token ids; `jti` is then required.
         ascii_names: refuse users and tenants with other than ASCII characters.
-        clock: seconds since the epoch, for the times in tokens.
-        monotonic: seconds that no change of the clock moves, for what is remembered.
+        clock: Unix seconds, for the times in tokens.
+        monotonic: seconds that no change of the clock affects, for the cache.
 
     Raises ConfigurationError for weak or incomplete keys, MissingExtra.
     """
@@ -101,9 +101,9 @@ class JwtAuthenticator:
                 raise ConfigurationError(f"no keys in '{self._path}': {error}") from None
 
     def _reload(self, path: Path, now: float) -> None:
-        """Read the file of keys again. By its contents.
+        """Read the file of keys and compare its contents.
 
-        Times and sizes can stay the same when it is replaced.
+        Times and sizes can stay the same when a file is replaced.
         """
         was_readable = self._read_at == self._checked_at
         self._checked_at = now
@@ -116,7 +116,8 @@ class JwtAuthenticator:
                     LOG.warning("the key file '%s' has no key: no token is accepted", path)
             self._read_at = now
         except (OSError, ValueError, ConfigurationError) as error:
-            # It may be replaced just now, so what was read last holds for a while.
+            # The file may be in the middle of a replacement, so the last keys stay valid for a
+            # while.
             if was_readable:
                 LOG.warning(
                     "the key file '%s' cannot be read: %s; tokens are refused from %.0f s after "
@@ -128,7 +129,7 @@ class JwtAuthenticator:
                 self._content = b""
 
     async def authenticate(self, credentials: Any) -> Principal:
-        """Who the token is for; raises Unauthenticated, StoreError."""
+        """Return the principal of a token; raises Unauthenticated, StoreError."""
         token = token_bytes(credentials)
         if _TOKEN.fullmatch(token) is None:
             raise unauthenticated_error("not a signed token")
@@ -176,7 +177,7 @@ class JwtAuthenticator:
             RecursionError,
             OverflowError,
         ) as error:
-            # From None: a library's message may quote what it was given.
+            # From None: the library's message may quote the token.
             raise unauthenticated_error(
                 f"a token that does not verify ({type(error).__name__})"
             ) from None
@@ -187,7 +188,7 @@ class JwtAuthenticator:
         if not all(
             type(t) in (int, float) and -MAX_TIME < t < MAX_TIME for t in times.values()
         ):  # NaN is not either
-            raise unauthenticated_error("a time that is none")
+            raise unauthenticated_error("an invalid time")
         if times["exp"] <= now - LEEWAY_S:
             raise unauthenticated_error("an expired token")
         if max(times.get("nbf", 0), times.get("iat", 0)) > now + LEEWAY_S:
@@ -199,7 +200,7 @@ class JwtAuthenticator:
         if not all(
             isinstance(n, str) and len(n) <= MAX_NAME and n.isprintable() for n in names.values()
         ):
-            raise unauthenticated_error("a name that is none")
+            raise unauthenticated_error("an invalid name")
         if self._revocations is not None and not names["jti"].strip():
             raise unauthenticated_error("an empty name")
         for name in (names["sub"], names["tenant"]):
@@ -215,7 +216,7 @@ class JwtAuthenticator:
         claim_value = claims.get(self._scope_claim, "")
         scopes = claim_value.split() if isinstance(claim_value, str) else claim_value
         if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
-            raise unauthenticated_error("scopes that are none")
+            raise unauthenticated_error("invalid scopes")
         return frozenset(scopes)
 
     async def _check_revoked(self, token_id: str, now: float) -> None:

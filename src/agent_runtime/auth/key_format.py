@@ -1,6 +1,6 @@
-"""What an API key looks like.
+"""Define the format of API keys: `art_<id>_<secret><checksum>`.
 
-`art_<id>_<secret><checksum>`, so that scanners find it and typing errors show.
+Secret scanners recognise the prefix, and the checksum exposes typing errors.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _CHECKSUM_OFFSET = 4 + ID_LENGTH + 1 + SECRET_LENGTH
 
 
 def new_key() -> tuple[str, str]:
-    """An id and a key with 256 random bits."""
+    """Return a new id and a key with 256 random bits."""
     key_id = "".join(secrets.choice(ALPHABET) for _ in range(ID_LENGTH))
     body = f"art_{key_id}_{_base62_encode(secrets.randbits(256), SECRET_LENGTH)}"
     return key_id, body + _base62_encode(zlib.crc32(body.encode()), CHECKSUM_LENGTH)
 
 
 def key_id_of(key: bytes) -> str | None:
-    """The id in a well-formed key whose checksum is right, else None."""
+    """Return the id in a well-formed key with a valid checksum, else None."""
     if _KEY.fullmatch(key) is None or _base62_decode(key[_CHECKSUM_OFFSET:]) != zlib.crc32(
         key[:_CHECKSUM_OFFSET]
     ):

@@ -1,4 +1,4 @@
-"""Where API keys and revoked tokens are kept: memory, SQLite, Redis."""
+"""Store API keys and revoked tokens in memory, SQLite or Redis."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 REVOCATION_GRACE_S = 120.0
-"""A token is accepted for the leeway of clocks after its end, so its revocation is kept longer."""
+"""Seconds a revocation outlives its token, which is accepted within the leeway of clocks."""
 _CHANGE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
@@ -27,10 +27,10 @@ return 1
 
 
 class MemoryKeyStore:
-    """Keys of one process.
+    """Store keys in this process.
 
-    Operations: `put`, `get`, `all`, `change(old, new)` (only if it still is `old`; says whether),
-    `token_revoked(id)`, `revoke_token(id, until)` with the end of the token.
+    Operations: `put`, `get`, `all`, `change(old, new)` (replaces `old` unless it has changed;
+    returns whether it did), `token_revoked(id)`, `revoke_token(id, until)` with the token's expiry.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class MemoryKeyStore:
             return getattr(self, f"_{operation}")(*args)
 
     async def acall(self, operation: str, *args: Any) -> Any:
-        """`call` for async callers."""
+        """Run `call` for async callers."""
         return self.call(operation, *args)
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no resource to close."""
 
     def _put(self, key: ApiKey) -> None:
         self._keys[key.id] = key

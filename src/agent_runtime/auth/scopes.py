@@ -1,4 +1,4 @@
-"""What a caller may do."""
+"""Check the permissions of callers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCOPE = re.compile(
 
 
 def validate_scopes(scopes: Iterable[str]) -> frozenset[str]:
-    """The scopes, if each is one; raises ConfigurationError."""
+    """Return the scopes; raises ConfigurationError for an invalid one."""
     unique_scopes = frozenset(scopes)
     for scope in unique_scopes:
         if not isinstance(scope, str) or _SCOPE.fullmatch(scope) is None:
@@ -34,9 +34,9 @@ def check_scope(principal: Principal, needed: str) -> None:
 
 
 def allows(scopes: Collection[str], needed: str) -> bool:
-    """Whether `scopes` contain `needed`.
+    """Return whether `scopes` include `needed`.
 
-    Itself, for its action on anything (`run:*`), for anything on it, or `*`.
+    They do by the scope itself, its action on anything (`run:*`), anything on it, or `*`.
     """
     if needed in scopes or "*" in scopes:
         return True

@@ -1,4 +1,4 @@
-"""The state of one execution while this process runs it, and what its parts may tell its runner."""
+"""Hold the state of an execution in this process, and the interface of its parts to its runner."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExecutionControl(Protocol):
 
     @property
     def ending(self) -> bool:
-        """Whether it has been told to end."""
+        """Return whether the execution has been requested to end."""
 
     def notify(self) -> None:
         """Wake those that wait for a change."""
@@ -33,7 +33,7 @@ class ExecutionControl(Protocol):
         """Start no new task; running ones finish."""
 
     async def resume(self) -> None:
-        """Start tasks again."""
+        """Resume the start of tasks."""
 
     def end(self, state: ExecutionStatus, reason: str = "") -> None:
         """Start no new task, and end when the running ones have."""
@@ -87,7 +87,7 @@ class ActiveExecution:
 
     @property
     def open_tasks(self) -> int:
-        """How many tasks have not ended, with those that are being accepted."""
+        """Return how many tasks have not ended, including those that are being accepted."""
         return self.progress.total - self.progress.ended + self.queue.reserved
 
     def publish(self, kind: str, data: dict[str, Any]) -> None:
@@ -95,6 +95,6 @@ class ActiveExecution:
         self.environment.factory.event_bus.publish(Event(kind, data))
 
     def progress_json(self) -> str:
-        """The figures as the journal has them."""
+        """Return the progress figures as JSON for the journal."""
         self.progress.sample_rate()
         return json.dumps(self.progress.to_dict(len(self.running)))

@@ -35,14 +35,13 @@ def aggregate_results(
     *,
     combine: Callable[[list[Any]], Any] | None = None,
 ) -> Any:
-    """One value of what the tasks that succeeded said, in the order of their places.
+    """Combine the values of successful tasks, in the order of their positions.
 
-    `preserve`: a map of task id and value. `merge`: maps are joined key by key (maps within them
-    likewise, lists one behind the other, other values as the list of those that differ); a list of
-    values where they are no maps. `custom`: whatever `combine` makes of the list of values.
-    `reduce_results` has an agent do it.
-
-    Raises InputInvalid for a strategy that is none, or `custom` without `combine`.
+    `preserve`: a map of task ids and values. `merge`: maps are merged key by key (nested maps
+    likewise, lists concatenated, other values as the list of the distinct ones); a list of values
+    where they are not maps. `custom`: the result of `combine` for the list of values.
+    `reduce_results` lets an agent combine them. Raises InputInvalid for an unknown strategy, or
+    `custom` without `combine`.
     """
     successful = sorted(
         (result for result in results if result.succeeded), key=lambda result: result.position
@@ -63,7 +62,7 @@ def aggregate_results(
 
 
 def merge_values(values: Sequence[Any]) -> Any:
-    """Values of one shape as one."""
+    """Merge values of one shape."""
     if values and all(isinstance(value, Mapping) for value in values):
         keys = dict.fromkeys(key for value in values for key in value)
         return {key: merge_values([value[key] for value in values if key in value]) for key in keys}
@@ -78,7 +77,7 @@ def merge_values(values: Sequence[Any]) -> Any:
 
 
 def _equality_key(value: Any) -> tuple[type, Any]:
-    """Return what is the same for values that are equal and of one type."""
+    """Return a key that is equal for values of one type that are equal."""
     if isinstance(value, Mapping | list):
         return type(value), json.dumps(value, sort_keys=True, default=str)
     return type(value), value
@@ -91,13 +90,11 @@ async def reduce_results(
     instruction: str = "Combine these results into one.",
     at_once: int = 20,
 ) -> TaskResult:
-    """Have an agent make one result of all.
+    """Let an agent combine all results into one.
 
-    `at_once` of them at a time, then of what came of these, as a tree.
-
-    The agent is given the instruction and a JSON list of values. Its last answer is returned, with
-    the usage of all its calls. Raises what its calls raise, InputInvalid when there is nothing to
-    be reduced. Cancelling stops it.
+    It combines `at_once` results at a time, then the combined ones, as a tree. The agent receives
+    the instruction and a JSON list of values. The last answer is returned, with the usage of all
+    calls. Raises the errors of its calls, and InputInvalid for an empty input. Cancelling stops it.
     """
     from agent_runtime.batch.result import UsageTotals
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from agent_runtime.batch.task import BatchTask
 
 MAX_MESSAGE_CHARS = 2_000
-"""Characters of an error's text that are kept."""
+"""Characters of an error's text that are stored."""
 
 
 class Attempt:
-    """A task that is being run, by the worker that makes it.
+    """Track one attempt at a task by one worker.
 
-    `cancel_requested`: it was told to stop; `abandoned`: nobody waits for it any more.
+    `cancel_requested`: it was cancelled; `abandoned`: its result is no longer awaited.
     """
 
     __slots__ = (
@@ -57,7 +57,7 @@ class Attempt:
         self.worker = asyncio.current_task()
 
     def stop(self) -> None:
-        """Cancel what it does."""
+        """Cancel the attempt."""
         if self.ended_monotonic is None and self.worker is not None:
             self.cancel_requested = True
             self.worker.cancel()
@@ -70,17 +70,17 @@ class Attempt:
 
     @property
     def duration_s(self) -> float:
-        """How long it took, or has taken until now, in seconds."""
+        """Return the duration until its end, or until now, in seconds."""
         return (
             time.monotonic() if self.ended_monotonic is None else self.ended_monotonic
         ) - self.started_monotonic
 
 
 def idempotency_keys(execution_id: str, row: TaskRow) -> tuple[str, str]:
-    """The task's own name, and the key of its present try.
+    """Return the task's idempotency key and that of its present attempt.
 
-    The key is the same again when the process has died in the middle: then nobody knows what was
-    done. After a try that ended in any way there is another one: what it has cost is settled.
+    The attempt's key stays the same when the process dies in the middle, because the outcome is
+    unknown then. After any ended attempt the next one has another key: its cost is settled.
     """
     task_id = f"{execution_id}:{row.id}"
     return task_id, f"{task_id}:{row.generation + 1}"
@@ -89,7 +89,7 @@ def idempotency_keys(execution_id: str, row: TaskRow) -> tuple[str, str]:
 def result_from_answer(
     attempt: Attempt, answer: AgentResult, spent: UsageTotals, history: list[Failure]
 ) -> TaskResult:
-    """The result of an attempt that gave an answer."""
+    """Return the result of an attempt that succeeded."""
     row = attempt.row
     structured = answer.structured_response
     return TaskResult(
@@ -123,7 +123,7 @@ def failed_result(
     history: list[Failure],
     attempt: Attempt | None = None,
 ) -> TaskResult:
-    """The result of a task that is not tried again; its error is the last of its history."""
+    """Return the result of a task that is not retried; its error is the last one of its history."""
     result = TaskResult(
         row.id, row.seq, status, row.agent, error=history[-1], history=history, ended_at=time.time()
     )
@@ -141,7 +141,7 @@ def failed_result(
 
 
 def failure_from_error(error: BaseException, attempt: int, worker: str = "") -> Failure:
-    """An error as it stands in a history; secrets are masked."""
+    """Return an error as an entry of a history; secrets are masked."""
     code = error.code if isinstance(error, AgentRuntimeError) else "internal"
     text = error_text(error)
     text = text if isinstance(error, AgentRuntimeError) else f"{type(error).__name__}: {text}"
@@ -156,17 +156,17 @@ def failure_from_error(error: BaseException, attempt: int, worker: str = "") -> 
 
 
 def previous_usage(row: TaskRow) -> UsageTotals:
-    """What the attempts before this one have used."""
+    """Return the usage of earlier attempts."""
     return UsageTotals(**json.loads(row.usage)) if row.usage else UsageTotals()
 
 
 def failure_history(row: TaskRow) -> list[Failure]:
-    """The attempts before this one."""
+    """Return the earlier failed attempts."""
     return [Failure.from_dict(fields) for fields in json.loads(row.history)] if row.history else []
 
 
 def history_to_json(history: list[Failure]) -> str:
-    """A history as the journal has it."""
+    """Return a history as JSON for the journal."""
     entries: list[Any] = [
         {name: getattr(failure, name) for name in failure.__slots__} for failure in history
     ]
@@ -174,12 +174,12 @@ def history_to_json(history: list[Failure]) -> str:
 
 
 def usage_to_json(spent: UsageTotals) -> str:
-    """What was spent, as the journal has it."""
+    """Return usage as JSON for the journal."""
     return json.dumps(
         {"usage": spent.usage, "cost_usd": spent.cost_usd, "estimated": spent.estimated}
     )
 
 
 def attempt_usage(attempt: Attempt, error: BaseException) -> Any:
-    """What a failed attempt has used."""
+    """Return the usage of a failed attempt."""
     return error.usage if isinstance(error, CallError) and error.run_id else attempt.context.usage

@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Protocol
 
+from typing_extensions import override
+
 from agent_runtime.factory.cache_keys import AgentKey
 from agent_runtime.orchestration.middleware import CostTrackingMiddleware
 from agent_runtime.pool.config import PoolConfig
@@ -23,12 +25,10 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Where tasks run. All give the same results.
+    """Run tasks somewhere; all backends give the same results.
 
-    `agent_runtime.testing.conformance.batch_backend` checks one.
-
-    `name` is shown in results, `slots` is how many tasks it runs at once (None: as many as it is
-    given), `weight` its share when several are scheduled by weight.
+    `agent_runtime.testing.conformance.batch_backend` checks one. `name` appears in results, `slots`
+    is how many tasks it runs at once (None: unlimited), `weight` its share in weighted scheduling.
     """
 
     name: str
@@ -39,22 +39,22 @@ class Backend(Protocol):
         """Get ready; called once, before the first task."""
 
     async def aclose(self) -> None:
-        """Give back what was opened; no task runs any more."""
+        """Release its resources; no task runs any more."""
 
     async def check(self, task: BatchTask, execution_id: str) -> bool:
-        """Raise what is wrong with a task before it is accepted.
+        """Raise any fault of a task before it is accepted.
 
-        Returns whether its spending is under a budget.
+        Returns whether a budget limits its spending.
         """
 
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
         """Run one attempt. Cancelling stops it. Raises as `AgentExecutor.execute`."""
 
     def forget(self, execution_id: str) -> None:
-        """The execution is not run here any more: what was kept for it may go."""
+        """Drop what is cached for an execution that no longer runs here."""
 
 
-class AsyncioBackend:
+class AsyncioBackend(Backend):
     """In this process, on the event loop: agents that wait for models and tools share it well.
 
     A template is read once for each execution, at its first task: a batch runs with one version of
@@ -75,30 +75,30 @@ class AsyncioBackend:
         self.weight = weight
         self._agent_cache: dict[str, dict[str, tuple[AgentTemplate, AgentExecutor | None]]] = {}
 
-    async def open(self) -> None:
-        """See `Backend.open`."""
+    @override
+    async def open(self) -> None: ...
 
-    async def aclose(self) -> None:
-        """See `Backend.aclose`."""
+    @override
+    async def aclose(self) -> None: ...
 
+    @override
     async def check(self, task: BatchTask, execution_id: str) -> bool:
-        """See `Backend.check`."""
         if task.agent in self._agent_cache.get(execution_id, ()):
             return has_cost_layer(self._agent(task, execution_id))
         return has_cost_layer(
             await asyncio.to_thread(self._agent, task, execution_id)
         )  # the first of its kind: it is built
 
+    @override
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
-        """See `Backend.run`."""
         return await self._agent(task, execution_id).execute(call)
 
+    @override
     def forget(self, execution_id: str) -> None:
-        """See `Backend.forget`."""
         self._agent_cache.pop(execution_id, None)
 
     def _agent(self, task: BatchTask, execution_id: str) -> AgentExecutor:
-        """The executor of a task; raises what making it raises."""
+        """Return a task's executor; raises the errors of building it."""
         cached_agents = self._agent_cache.setdefault(execution_id, {})
         template, cached_agent = cached_agents.get(task.agent, (None, None))
         if cached_agent is not None and not task.inputs:
@@ -109,7 +109,7 @@ class AsyncioBackend:
         return agent
 
 
-class ProcessBackend:
+class ProcessBackend(Backend):
     """In processes of an instance pool: agents that compute, or that may crash, hang or leak.
 
     Args:
@@ -136,24 +136,24 @@ class ProcessBackend:
         self._templates: dict[str, dict[str, AgentTemplate]] = {}
         self._agent_type_names: dict[AgentKey, str] = {}
 
+    @override
     async def open(self) -> None:
-        """See `Backend.open`."""
         if self._owns_pool:
             await self.pool.__aenter__()
 
+    @override
     async def aclose(self) -> None:
-        """See `Backend.aclose`."""
         if self._owns_pool:
             await self.pool.__aexit__(None, None, None)
 
+    @override
     async def check(self, task: BatchTask, execution_id: str) -> bool:
-        """See `Backend.check`."""
         if task.agent in self._templates.get(execution_id, ()):
             return has_cost_layer(self._agent(task, execution_id)[1])
         return has_cost_layer((await asyncio.to_thread(self._agent, task, execution_id))[1])
 
+    @override
     async def run(self, task: BatchTask, call: AgentContext, execution_id: str) -> AgentResult:
-        """See `Backend.run`."""
         name, agent = self._agent(task, execution_id)
         # the same for all attempts: the pool counts whom a task has killed
         task_id = f"{execution_id}:{task.id}"
@@ -162,12 +162,12 @@ class ProcessBackend:
         )
         return await agent.execute(call)
 
+    @override
     def forget(self, execution_id: str) -> None:
-        """See `Backend.forget`."""
         self._templates.pop(execution_id, None)
 
     def _agent(self, task: BatchTask, execution_id: str) -> tuple[str, AgentExecutor]:
-        """The agent type of a task, and its executor with the task's own prompt.
+        """Return the agent type of a task, and its executor with the task's own prompt.
 
         Tasks whose inputs only fill a prompt share instances; inputs of tools make another agent
         type.
@@ -189,5 +189,5 @@ class ProcessBackend:
 
 
 def has_cost_layer(agent: AgentExecutor) -> bool:
-    """Whether an agent's calls pass a cost layer: only there a budget of the batch is held."""
+    """Return whether an agent's calls pass a cost layer, which enforces the batch's budget."""
     return any(isinstance(layer, CostTrackingMiddleware) for layer in agent.pipeline)

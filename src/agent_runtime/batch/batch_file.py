@@ -1,4 +1,4 @@
-"""A batch in one YAML file: what is run, on what, how, and where its results go."""
+"""Read a batch from one YAML file: source, agent, settings and output."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ PATH_FIELDS = ("tasks", "output", "report")
 
 
 class BatchFile(BatchSettings):
-    """The `batch:` part of a file that says it all; paths are meant from the file's folder."""
+    """Describe the `batch:` part of a file; paths are relative to the file's folder."""
 
     agent: Annotated[str, Field(description="A template's name or path.")] = ""
     model: Annotated[str | None, Field(description="In place of the template's.")] = None
     tasks: Annotated[
         str | list[Any] | None, Field(description="A file of tasks, or the tasks themselves.")
     ] = None
-    mapping: dict[str, str] = Field(
-        default={}, description="What is made of which columns; see InputMapping."
-    )
+    mapping: dict[str, str] = Field(default={}, description="Maps columns to the fields of tasks.")
     output: Annotated[str | None, Field(description="A JSONL file of results, as they come.")] = (
         None
     )
@@ -44,7 +42,7 @@ class BatchFile(BatchSettings):
         return self
 
     def settings(self) -> BatchSettings:
-        """The part that says how it is run."""
+        """Return the settings of the execution."""
         batch_fields = set(BatchSettings.model_fields)
         return BatchSettings.parse(
             {key: value for key, value in self.explicit_settings().items() if key in batch_fields}
@@ -52,9 +50,10 @@ class BatchFile(BatchSettings):
 
     @classmethod
     def read(cls, path: str | Path) -> BatchFile | None:
-        """The batch in a YAML file, or None for one that has no `batch:` map: a list of tasks.
+        """Return the batch in a YAML file, or None for one without a `batch:` map.
 
-        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        The file is a list of tasks then. Raises ConfigurationError, TemplateError for invalid YAML,
+        OSError.
         """
         try:
             content = to_python(read_yaml(read_bounded(path, MAX_BYTES), str(path)))

@@ -1,7 +1,4 @@
-"""What a principal may name in a batch.
-
-Registered agents that they may run, and no file of the machine.
-"""
+"""Restrict a principal's batch to registered agents in its scopes, and no files."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class CallerRules:
-    """Checks what a principal submits, before anything is built of it or read for it.
+    """Check a principal's submission, before anything is built or read for it.
 
-    None as the principal is the application itself, which may name files and any agent.
+    The principal None is the application itself, which may name files and any agent.
     """
 
     def __init__(self, factory: AgentFactory, principal: Principal | None) -> None:
@@ -46,7 +43,7 @@ class CallerRules:
             )
         try:
             template = self._factory.get_template(name)
-        except UnknownComponent:  # whose text names every template of the application
+        except UnknownComponent:  # its text lists all templates of the application
             raise ConfigurationError(f"no agent '{name[:64]}' is registered") from None
         self._factory.check_scopes(self._principal, "run", template)
         self._checked.add(name)

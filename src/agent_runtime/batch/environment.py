@@ -1,4 +1,4 @@
-"""What the executions of a process share, and the account that each of them draws on."""
+"""Hold the shared resources of a process's executions, and define their budget accounts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BatchEnvironment:
-    """What all executions of a process share."""
+    """Hold what all executions of a process share."""
 
     factory: AgentFactory
     journal: Journal
@@ -30,16 +30,16 @@ class BatchEnvironment:
     principal: Principal | None = None
     credentials: Any = None
     result_counts: Counter[str] = field(default_factory=Counter)
-    """Results that were kept here, by status, and under `retries` attempts after a failed one.
+    """Results of all executions stored here, by status.
 
-    Of all executions.
+    `retries` counts attempts after a failed one.
     """
 
 
 def budget_account(execution: Execution, settings: BatchSettings) -> Account | None:
-    """The account in the ledger that all calls of an execution with a budget draw on.
+    """Return the ledger account of an execution with a budget.
 
-    What was spent before there was a budget is on no account: the limit is so much lower.
+    Spending before there was a budget is on no account, so it lowers the limit.
     """
     if settings.max_cost_usd is None:
         return None

@@ -1,4 +1,4 @@
-"""What is done about a task that failed."""
+"""Decide how a batch reacts to a failed task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent_runtime.orchestration.failures import failure_class
 from agent_runtime.providers.errors import retry_after_s
 
 FREE_RETRIES = 10
-"""So many a batch has in any case: a share of a small one would be none."""
+"""Retries that every batch has: a share of a small batch would round to zero."""
 MAX_PROVIDER_WAIT_S = 600.0
 """For a provider; a limit of ours is waited for up to a day."""
 MAX_POSTPONE_S = 86400.0
@@ -20,10 +20,10 @@ MAX_POSTPONE_S = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class ErrorDecision:
-    """What to do about an error of the class `kind`.
+    """Describe how to react to an error of the class `kind`.
 
-    `retry` after `wait_s` seconds, `postpone` (nothing was done for it, so it counts as no
-    attempt), or end the task as `fail`, `skip` or `poison`.
+    `retry` after `wait_s` seconds, `postpone` (the task was refused before it ran: not an attempt),
+    or end the task as `fail`, `skip` or `poison`.
     """
 
     action: Literal["retry", "postpone", "fail", "skip", "poison"]
@@ -32,12 +32,10 @@ class ErrorDecision:
 
 
 class RetryBudget:
-    """How many retries a batch may make in all.
+    """Limit the retries of a batch: when a provider is down, retries only add load.
 
-    When a provider is down, trying again is not a cure.
-
-    `share` of its tasks (https://sre.google/sre-book/handling-overload/, "per-client retry
-    budget"), and ten.
+    The limit is `share` of its tasks (https://sre.google/sre-book/handling-overload/, "per-client
+    retry budget"), and ten.
     """
 
     def __init__(self, share: float, tasks: int = 0, used: int = 0) -> None:
@@ -46,7 +44,7 @@ class RetryBudget:
         self.used = used
 
     def take(self) -> bool:
-        """Take one, if there is one."""
+        """Take one retry; return False when none is left."""
         if self.used >= FREE_RETRIES + self.share * self.tasks:
             return False
         self.used += 1
@@ -54,10 +52,7 @@ class RetryBudget:
 
 
 def error_kind(error: BaseException) -> str:
-    """The class under which an error is counted.
-
-    A failure class (`timeout`, `rate_limit`, ...), or its code.
-    """
+    """Return the class an error is counted under: a failure class (`timeout`, ...), or its code."""
     if isinstance(error, TaskPoisoned):
         return "worker"
     if isinstance(error, RateLimited):
@@ -70,12 +65,12 @@ def error_kind(error: BaseException) -> str:
 def handle_execution_error(
     error: BaseException, attempt: int, settings: BatchSettings, budget: RetryBudget | None = None
 ) -> ErrorDecision:
-    """What to do about the error of a task's attempt number `attempt` (from 1).
+    """Decide how to react to the error of a task's attempt number `attempt` (from 1).
 
-    A refusal that says when to come again (a rate limit, a full pool) is no attempt. Transient
-    failures are tried again, as `settings.retry` says, with exponential backoff and full jitter, or
-    when the provider says. Everything else, and the last attempt, ends the task as
-    `settings.fallback_strategy` says.
+    A refusal with a time to retry at (a rate limit, a full pool) is not an attempt. Transient
+    failures are retried as `settings.retry` says, with exponential backoff and full jitter, or
+    after the provider's Retry-After. Everything else, and the last attempt, ends the task by
+    `settings.fallback_strategy`.
     """
     kind = error_kind(error)
     if isinstance(error, TaskPoisoned):

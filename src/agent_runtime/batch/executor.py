@@ -18,21 +18,21 @@ from agent_runtime.errors import ApprovalRequired, ConfigurationError, Execution
 
 
 class ParallelAgentExecutor(ExecutionSubmission):
-    """Runs batches of agent tasks, many at once, from a journal that survives this process.
+    """Run batches of agent tasks concurrently, from a journal that survives this process.
 
-    Each task is one call of its agent, through every layer that the factory gives it. `async with`
-    opens the backends; leaving it stops what still runs, within its grace: the journal knows how to
-    go on.
+    Each task is one call of its agent through every layer of the factory. `async with` opens the
+    backends; leaving it stops running tasks within their grace, and the journal allows resuming.
 
     Args:
-        factory: makes the agents.
-        settings: for executions that do not say otherwise.
-        journal: where everything is kept: in memory by default; `open_journal("sqlite:FILE")`
-        survives a crash.
-        backends: where tasks run; by default the one that the settings name. They are opened and
-        closed here.
-        dead_letters: where tasks go that end their workers again and again.
-        principal, credentials: who calls; credentials are never written down.
+        factory: builds the agents.
+        settings: the defaults of executions.
+        journal: stores everything: in memory by default; `open_journal("sqlite:FILE")` survives a
+            crash.
+        backends: run the tasks; by default the one that the settings name. They are opened and
+            closed
+            here.
+        dead_letters: receives tasks that repeatedly end their workers.
+        principal, credentials: the caller; credentials are never stored.
     """
 
     async def resume_execution(
@@ -43,12 +43,10 @@ class ParallelAgentExecutor(ExecutionSubmission):
         approve: bool = False,
         **changes: Any,
     ) -> None:
-        """Go on with an execution that is paused, or whose process is gone.
+        """Resume an execution that is paused, or whose process has ended.
 
-        What has ended is not run again.
-
-        `max_cost_usd` is its new budget, in all; `approve` goes on although the forecast is above
-        the budget; further settings replace those that it was submitted with. Raises
+        Tasks that have ended are not run again. `max_cost_usd` is its new total budget; `approve`
+        accepts a forecast above the budget; further settings replace the submitted ones. Raises
         ExecutionNotFound, ExecutionBusy while another process runs it, ConfigurationError.
         """
         if max_cost_usd is not None:
@@ -56,7 +54,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
         if (runner := self._active_runner(execution_id)) is not None and runner.ending:
             await (
                 runner.wait_closed()
-            )  # it is being cancelled, say: what comes after that is another run of it
+            )  # It is being cancelled, for example: resuming starts another run of it.
             runner = None
         if runner is not None:
             runner.active.execution.approved |= approve
@@ -76,7 +74,8 @@ class ParallelAgentExecutor(ExecutionSubmission):
         await self._check_budget(
             execution, settings, Decimal(execution.progress.get("cost_usd", "0"))
         )
-        crashed = execution.owner not in ("", self._environment.owner)  # nobody has given it up
+        # its owner has not released it
+        crashed = execution.owner not in ("", self._environment.owner)
         self._check_open()
         await self._lease(execution)
         try:
@@ -93,9 +92,9 @@ class ParallelAgentExecutor(ExecutionSubmission):
     async def _check_budget(
         self, execution: Execution, settings: BatchSettings, spent_usd: Decimal
     ) -> None:
-        """A budget that comes later needs a ledger, too.
+        """Check that a ledger is there for a budget that is set later.
 
-        What was spent before, on no account, is taken off it.
+        Subtract earlier spending.
         """
         if settings.max_cost_usd is None or execution.settings.get("max_cost_usd") is not None:
             return
@@ -107,21 +106,19 @@ class ParallelAgentExecutor(ExecutionSubmission):
         execution.source["unbudgeted_usd"] = format(spent_usd, "f")
 
     async def _ingest_remaining(self, execution: Execution, settings: BatchSettings) -> None:
-        """Of a file whose tasks were being accepted when the process ended, take the others too."""
+        """Accept the remaining tasks of a file that was being read when the process ended."""
         if not execution.input_closed and execution.source.get("path", "-") != "-":
             await self._create_ingestor(execution, settings).accept_all(
                 read_source(execution.source), skip_journaled=True
             )
         elif not execution.input_closed:
-            execution.source["cut"] = True  # of stdin, or a list, nobody knows what else there was
+            execution.source["cut"] = True  # the rest of stdin or of a list is lost
         execution.input_closed = True
 
     async def rerun_failed(self, execution_id: str, **changes: Any) -> int:
-        """Run again what failed, was left out or put aside, of an execution that is not running.
+        """Run failed, skipped and poisoned tasks of an execution again; return how many.
 
-        Returns how many.
-
-        Results of what succeeded stay. Raises as `resume_execution`.
+        The execution must not be running. Successful results stay. Raises as `resume_execution`.
         """
         if self._active_runner(execution_id) is not None:
             raise ExecutionBusy(execution_id, "this process")
@@ -159,12 +156,11 @@ class ParallelAgentExecutor(ExecutionSubmission):
     async def cancel_execution(
         self, execution_id: str, *, within_s: float = 60.0
     ) -> dict[str, Any]:
-        """Begin no new task at once, let running ones end within their grace, stop the others.
+        """Cancel an execution and return its status.
 
-        Returns the status.
-
-        Results of what finished stay. Another process that runs it is asked to, and waited for
-        `within_s` seconds.
+        No further task starts; running ones may finish within their grace, and finished results
+        stay. When another process runs it, the request is sent there and awaited for `within_s`
+        seconds.
         """
         if (runner := self._active_runner(execution_id)) is not None:
             runner.end("cancelled", "asked")
@@ -193,12 +189,12 @@ class ParallelAgentExecutor(ExecutionSubmission):
     def configure_parallel_settings(
         self, execution_id: str | None = None, **changes: Any
     ) -> BatchSettings:
-        """Change the settings: of executions submitted from now on, or of one that runs here.
+        """Change the defaults of later executions, or the settings of one that runs here.
 
-        Returns them.
+        Return them.
 
-        Of one that runs `max_concurrent`, time limits, retries and what is done about errors change
-        at once; its queue and its backends stay as they are. Raises ConfigurationError.
+        In a running one `max_concurrent`, time limits, retries and the error strategy change at
+        once; its queue and its backends stay as they are. Raises ConfigurationError.
         """
         if execution_id is None:
             self.settings = self.settings.with_changes(**changes)

@@ -1,4 +1,4 @@
-"""What a batch will cost, told from a few of its tasks."""
+"""Forecast the cost of a batch from a sample of its tasks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of a batch of `tasks`, from `sample` of them.
+    """Forecast a batch of `tasks` from `sample` of them.
 
-    The whole cost in USD with its interval, and tokens and time.
+    Cost in USD with an interval, tokens, time.
 
-    `low_usd` to `high_usd` is where the sum will lie with `confidence`, if the other tasks are like
-    the sample. Costs are None when a price is not known. `unsuccessful` of the sample failed.
+    The total lies between `low_usd` and `high_usd` with `confidence`, if the other tasks are like
+    the sample. Costs are None when a price is unknown. `unsuccessful` tasks of the sample failed.
     """
 
     tasks: int
@@ -31,7 +31,7 @@ class Forecast:
     unsuccessful: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return asdict(self)
 
 
@@ -45,11 +45,11 @@ def make_forecast(
     confidence: float = 0.95,
     unsuccessful: int = 0,
 ) -> Forecast:
-    """The forecast of `tasks` from a sample of them, which has cost what it has cost.
+    """Return the forecast for `tasks` from the measured costs of a sample.
 
     The interval is Student's prediction interval for the sum of the others: their own spread, and
-    that of the mean that was measured. With a sample of one there is no spread to be told: the
-    interval is twice its size to either side.
+    that of the measured mean. A sample of one has no spread: the interval is twice its size to
+    either side.
     """
     sample = len(costs)
     remaining_tasks = max(0, tasks - sample)
@@ -84,10 +84,10 @@ def make_forecast(
 
 
 def student_t_quantile(confidence: float, degrees: int) -> float:
-    """Student's t for a two-sided interval.
+    """Return Student's t for a two-sided interval.
 
-    Exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm 396,
-    CACM 13 (1970) 619), good to 1e-4 there.
+    It is exact for one and two degrees of freedom, else Hill's approximation (G. W. Hill, Algorithm
+    396, CACM 13 (1970) 619), accurate to 1e-4 there.
     """
     p = 1 - confidence
     if degrees == 1:
@@ -114,9 +114,9 @@ def student_t_quantile(confidence: float, degrees: int) -> float:
 
 
 def pilot_positions(tasks: int, share: float, at_least: int) -> list[int]:
-    """Which tasks (by place, from 1) are tried first.
+    """Return the positions (from 1) of the sampled tasks.
 
-    Evenly spread, so that a file sorted by size misleads nobody.
+    They are evenly spread, so that a file sorted by size does not bias the sample.
     """
     count = min(tasks, max(at_least, math.ceil(tasks * share)))
     return sorted({1 + int((n + 0.5) * tasks / count) for n in range(count)}) if count else []

@@ -1,4 +1,4 @@
-"""Keeps an execution's lease, hears what others ask of it, and watches its running tasks."""
+"""Renew an execution's lease, handle requests of other processes, and watch its running tasks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Heartbeat:
                     await self._renew_lease()
                     lease_expiry = now + LEASE_S
                 except StoreError:
-                    if now >= lease_expiry:  # by now somebody else may have it
+                    if now >= lease_expiry:  # another process may own it by now
                         raise
             self._check_slow_tasks()
             await asyncio.sleep(CHECK_INTERVAL_S)
@@ -69,7 +69,7 @@ class Heartbeat:
         active.progress.pool_memory_mb = max(active.progress.pool_memory_mb, pool_memory_mb)
 
     async def _handle_request(self, request: RunnerRequest) -> None:
-        """Do what somebody has asked for."""
+        """Handle a request of another process."""
         if request == "cancel":
             self._control.end("cancelled", "asked")
         elif request == "pause":

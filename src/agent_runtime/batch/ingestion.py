@@ -1,7 +1,4 @@
-"""From what a producer gives to tasks that can be accepted.
-
-Each checked, named, and as the journal has it.
-"""
+"""Turn a producer's items into journaled tasks: validate them, assign ids, write them."""
 
 from __future__ import annotations
 
@@ -36,15 +33,15 @@ CHUNK_SIZE = 500
 
 
 class TaskIngestor:
-    """Accepts the tasks of one execution.
+    """Accept the tasks of one execution.
 
-    An item that cannot be a task is accepted as one that has failed, so that its place is not lost;
-    what is wrong with its agent, or with its money, refuses the whole.
+    An invalid item is accepted as a failed task, so that its position is not lost; a fault of its
+    agent or its budget rejects the whole batch.
 
     Args:
-        execution: whose tasks they are; its agent is for those that name none.
-        mapping: makes tasks of a file's rows; by their columns' names by default.
-        rules: what those who submit may name.
+        execution: the execution; its agent runs the tasks that name none.
+        mapping: maps a file's rows to tasks; by their columns' names by default.
+        rules: restricts what the caller may name.
     """
 
     def __init__(
@@ -66,15 +63,14 @@ class TaskIngestor:
         self._mapping = mapping
         self.seq = 0
         self._next_renewal = 0.0
-        self._order_lock = asyncio.Lock()  # places are given out in order
+        self._order_lock = asyncio.Lock()  # sequence numbers are assigned in order
 
     async def accept_all(self, tasks: Iterable[Any], *, skip_journaled: bool = False) -> int:
-        """Journal every task; returns how many there are. `skip_journaled`.
+        """Journal every task; return how many there are.
 
-        Leave out those that stand in the journal already.
-
-        Raises ConfigurationError, and InputInvalid for no task at all, or when all of the first
-        ones are wrong: then so is what they are made from.
+        `skip_journaled` leaves out those that are in the journal already. Raises
+        ConfigurationError, and InputInvalid for an empty input, or when all of the first items are
+        invalid: the source is wrong then.
         """
         items = iter(tasks)
         seq_before = self.seq
@@ -103,7 +99,7 @@ class TaskIngestor:
             raise InputInvalid(f"the batch is to end at the first failure: {errors[0].message}")
 
     async def _keep_lease(self) -> None:
-        """Accepting a long file takes longer than a lease."""
+        """Renew the lease: accepting a long file takes longer than one lease."""
         if time.monotonic() >= self._next_renewal:
             self._next_renewal = time.monotonic() + HEARTBEAT_S
             execution = self._execution
@@ -112,11 +108,10 @@ class TaskIngestor:
     async def accept(
         self, chunk: Iterable[Any], journaled_seqs: Container[int] = ()
     ) -> list[TaskRow]:
-        """Journal some tasks in one step; returns their rows.
+        """Journal some tasks in one step; return their rows.
 
-        One whose id is known already is a failed one.
-
-        Those whose places are `journaled_seqs` stand in the journal, and are left out.
+        A task with a duplicate id is a failed one. `journaled_seqs` are in the journal already, and
+        are left out.
         """
         async with self._order_lock:
             seq_before = self.seq
@@ -129,7 +124,7 @@ class TaskIngestor:
             except BaseException:
                 self.seq = seq_before
                 raise
-            # from here on their places are taken: who fails does not know what was written
+            # from here on their numbers are used: after an error the written part is unknown
             clashing_rows = rows
             while clashing_rows := await self._journal_and_find_clashes(clashing_rows):
                 for row in clashing_rows:
@@ -137,16 +132,16 @@ class TaskIngestor:
         return rows
 
     async def _journal_and_find_clashes(self, rows: list[TaskRow]) -> list[TaskRow]:
-        """Journal them; returns those whose id is taken."""
+        """Journal the rows; return those with a duplicate id."""
         refused_seqs = set(await retrying(lambda: self._journal.add(self._execution_id, rows)))
         if (
             refused_seqs
-        ):  # a place that is taken is its own: it was written by a try that seemed to fail
+        ):  # a taken number is its own: an earlier write that seemed to fail has succeeded
             refused_seqs -= await self._journaled(refused_seqs)
         return [row for row in rows if row.seq in refused_seqs]
 
     async def _journaled(self, seqs: Iterable[int]) -> set[int]:
-        """Those of the places at which a task stands in the journal."""
+        """Return the sequence numbers that are in the journal."""
         journaled_rows = await retrying(
             lambda: self._journal.get_tasks(self._execution_id, sorted(seqs))
         )
@@ -154,7 +149,7 @@ class TaskIngestor:
 
     @staticmethod
     def _resolve_id_clash(row: TaskRow) -> None:
-        """Of two tasks of one id the second has failed; one whose id was made here gets another."""
+        """Fail the second of two tasks with one id, or rename it if the id was generated here."""
         if row.result is None and row.id != f"t{row.seq}":
             error = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
             _mark_failed(row, error)
@@ -182,7 +177,7 @@ class TaskIngestor:
                     "a task names no agent, and neither does its batch: give agent="
                 )
             if not task.id:
-                task = replace(task) if task is item else task  # the caller's own stays as it is
+                task = replace(task) if task is item else task  # do not change the caller's object
                 task.id = f"t{self.seq}"
             if self._rules is not None:
                 self._rules.check_task(task)
@@ -203,7 +198,7 @@ class TaskIngestor:
 async def check_task(
     load_balancer: LoadBalancer, task: BatchTask, execution_id: str, *, budget: bool
 ) -> None:
-    """Raise what makes a task's agent unusable, and ConfigurationError without a ledger."""
+    """Raise any fault of a task's agent, and ConfigurationError for a budget without a ledger."""
     for slot in load_balancer.backend_slots:
         if not await slot.backend.check(task, execution_id) and budget:
             raise ConfigurationError(
@@ -213,9 +208,9 @@ async def check_task(
 
 
 def _failed_row(seq: int, agent: str, error: InputInvalid, raw_item: Any) -> TaskRow:
-    """A task that is none.
+    """Return the row of an invalid item.
 
-    By its own id and labels, where it has sound ones, it is found in its source.
+    A valid id and valid labels make it traceable to its source.
     """
     raw_fields: Mapping[str, Any] = raw_item if isinstance(raw_item, Mapping) else {}
     try:
@@ -240,7 +235,7 @@ def _failed_row(seq: int, agent: str, error: InputInvalid, raw_item: Any) -> Tas
 
 
 def _mark_failed(row: TaskRow, error: InputInvalid) -> None:
-    """The task cannot be run, now or later."""
+    """Mark a task that can never run as failed."""
     row.status = "failed"
     row.generation = -1
     row.result = failed_result(row, "failed", UsageTotals(), [failure_from_error(error, 1)])
@@ -249,10 +244,7 @@ def _mark_failed(row: TaskRow, error: InputInvalid) -> None:
 def describe_source(
     tasks: Any, file_format: Format | None, mapping: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """What is kept of where the tasks come from: enough to read a file again.
-
-    Nothing of what is no file.
-    """
+    """Describe a file as a source, so that it can be read again; empty for other sources."""
     if not isinstance(tasks, str | Path):
         if isinstance(tasks, Mapping) or not isinstance(tasks, Iterable | AsyncIterable):
             raise InputInvalid(
@@ -265,12 +257,12 @@ def describe_source(
 
 
 def read_source(source: dict[str, Any]) -> Iterator[SourceRow]:
-    """The rows of the file that an execution was submitted with; raises as `read_rows`."""
+    """Return the rows of the file that an execution was submitted with; raises as `read_rows`."""
     return read_rows(source["path"], source.get("format"))
 
 
 def input_mapping_for(execution: Execution, factory: AgentFactory) -> InputMapping:
-    """How its rows become tasks; the agent's inputs say which of them are numbers."""
+    """Return the mapping from rows to tasks; the agent's inputs decide which values are numbers."""
     needs_types = execution.agent and {"path", "mapping"} & set(
         execution.source
     )  # only a file's rows are text that may mean a number

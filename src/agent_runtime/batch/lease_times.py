@@ -1,5 +1,5 @@
-"""How long the process that runs an execution keeps it, and how often it says that it lives."""
+"""Define the lease of an execution and the interval of its heartbeat."""
 
 LEASE_S = 15.0
-"""How long an owner of another machine may be silent before its executions are anybody's."""
+"""Seconds without a heartbeat after which another process may take over an execution."""
 HEARTBEAT_S = 1.0

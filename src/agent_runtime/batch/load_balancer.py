@@ -24,23 +24,21 @@ class BackendSlot:
 
     @property
     def has_capacity(self) -> bool:
-        """Whether it takes another task."""
+        """Return whether it can run another task."""
         return self.backend.slots is None or self.running_tasks < self.backend.slots
 
     @property
     def load(self) -> float:
-        """How busy it is, for its size; one without a size counts by its weight."""
+        """Return its load relative to its size; one without a size counts by its weight."""
         return self.running_tasks / (self.backend.slots or self.backend.weight)
 
 
 class LoadBalancer:
-    """Hands out seats.
+    """Assign tasks to backends.
 
     `least_busy`: the one with the smallest share of its slots in use; `round_robin`: in turn;
-    `weighted`: each by its weight, evenly spread (nginx's smooth weighted round robin). A backend
-    whose slots are all in use is passed over.
-
-    Raises ConfigurationError for no backend, or a weight that is not above 0.
+    `weighted`: by weight, evenly spread (nginx's smooth weighted round robin). Full backends are
+    skipped. Raises ConfigurationError for an empty list, or a weight that is not above 0.
     """
 
     def __init__(self, backends: Sequence[Backend], strategy: Strategy = "least_busy") -> None:
@@ -55,7 +53,7 @@ class LoadBalancer:
 
     @property
     def capacity(self) -> int | None:
-        """How many tasks all backends take at once; None when one of them has no bound."""
+        """Return how many tasks all backends run at once; None when one of them is unlimited."""
         slots = [slot.backend.slots for slot in self.backend_slots]
         return (
             None
@@ -66,7 +64,7 @@ class LoadBalancer:
     def acquire_nowait(self) -> BackendSlot | None:
         """Return a slot for the next task, or None when all are full; `release` gives it back.
 
-        Nobody gets past those who wait: a slot that gets free is theirs before it can be taken.
+        Waiters go first: a free slot is theirs before a newcomer can take it.
         """
         available = (
             self.backend_slots
@@ -94,7 +92,7 @@ class LoadBalancer:
         return best
 
     async def acquire(self) -> BackendSlot:
-        """`acquire_nowait`, after a wait if need be.
+        """Return a slot, after a wait if all are full.
 
         Several executions share the backends, and are served in turn.
         """
@@ -110,7 +108,7 @@ class LoadBalancer:
             raise
 
     def release(self, slot: BackendSlot) -> None:
-        """The task has ended: its place goes to who has waited longest."""
+        """Release a task's slot to the longest waiter."""
         while self._waiters:
             if not (slot_future := self._waiters.popleft()).done():
                 slot_future.set_result(slot)

@@ -1,4 +1,4 @@
-"""From a row of a table to a task: which column fills what."""
+"""Map the columns of a table's row to the fields of a task."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _TASK_FIELDS = ("id", "agent", "priority", "timeout_s")
 
 
 class InputMapping:
-    """Makes tasks of rows.
+    """Build tasks from rows.
 
     Without a mapping a row's columns `input`, `id`, `agent`, `priority` and `timeout_s` are the
-    task's, those that are named as an input of the template fill it, and the others become
-    metadata.
+    task's, those named as an input of the template fill it, and the others become metadata.
 
     Args:
-        fields: what is made of which columns: `{"input": "Classify: {text}", "id": "{ticket}",
+        fields: the task's fields by column: `{"input": "Classify: {text}", "id": "{ticket}",
             "inputs.language": "{lang}", "metadata.customer": "{customer}"}`. `{{` is a brace. A
-            field that is one
-            column and nothing else (`"{rows}"`) takes its value as it is.
-        agent: for rows that name none.
+                field
+            that is exactly one column (`"{rows}"`) takes its value unchanged.
+        agent: the agent of rows that name none.
         properties: the template's inputs (JSON Schema), so that text from a CSV becomes a number
-            where one is asked.
+            where
+            the schema requires one.
 
     Raises ConfigurationError for a field that a task does not have.
     """
@@ -60,7 +60,7 @@ class InputMapping:
             raise ConfigurationError("a mapping says 'input', or its keys ('input.KEY'), not both")
 
     def task(self, row: Mapping[str, Any]) -> BatchTask:
-        """The task of a row; raises InputInvalid, which names the column."""
+        """Return the task of a row; raises InputInvalid, which names the column."""
         task_fields = self._by_mapping(row) if self.fields else self._by_names(row)
         task_fields["inputs"] = {
             name: self._coerced(name, value)
@@ -127,9 +127,9 @@ def _is_map(row: Mapping[str, Any], name: str) -> bool:
 
 
 def render_template(text: str, row: Mapping[str, Any]) -> Any:
-    """`text` with `{column}` replaced by the row's values.
+    """Return `text` with `{column}` replaced by the row's values.
 
-    Raises InputInvalid for a column that it does not have.
+    Raises InputInvalid for a missing column.
     """
 
     def column(name: str) -> Any:

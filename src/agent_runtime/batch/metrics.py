@@ -21,13 +21,13 @@ def watch_batches(metrics: RuntimeMetrics, executor: ParallelAgentExecutor) -> N
 
 
 class BatchCollector(Collector):
-    """Reads what an executor's runs say of themselves."""
+    """Collect the metrics of an executor's executions."""
 
     def __init__(self, executor: ParallelAgentExecutor) -> None:
         self._executor = executor
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand at one moment."""
+        """Yield the current metrics."""
         counts = self._executor.result_counts()
         runners = self._executor.active_executions()
         tasks = CounterMetricFamily(

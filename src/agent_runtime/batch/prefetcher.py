@@ -1,4 +1,4 @@
-"""From the journal to the queue: what is left to be done, a window of it at a time."""
+"""Move pending tasks from the journal to the queue, one window at a time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ FIRST_FETCH_PER_WORKER = 4
 
 
 class Prefetcher:
-    """Keeps an execution's queue filled.
+    """Keep an execution's queue filled.
 
-    `known` are the places of the tasks that are here: in the queue, waiting for their next attempt,
-    or running. All others that have not ended stand in the journal only, so that a batch of any
-    size takes the same memory.
+    `loaded_seqs` has the numbers of the tasks in memory: queued, waiting for a retry, or running.
+    All others are in the journal only, so that a batch of any size takes the same memory.
     """
 
     def __init__(
@@ -56,12 +55,10 @@ class Prefetcher:
         self._querying = False
         """Tasks that have ended while the journal was asked: its answer may not know it."""
 
-    # -- what is there
-
     async def load(self) -> None:
-        """Read how far the execution is.
+        """Load the execution's progress.
 
-        What was running when its last process ended has to be run again.
+        Tasks that were running when its last process ended run again.
         """
         active = self._active
         journal = self._active.environment.journal
@@ -101,7 +98,7 @@ class Prefetcher:
             self._pilot_seqs = set(positions)
 
     def on_tasks_added(self, rows: Sequence[TaskRow]) -> None:
-        """Tasks were accepted, and are here already."""
+        """Count tasks that were accepted and are in memory."""
         self._active.progress.total += len(rows)
         self._active.retry_budget.tasks = self._active.progress.total
         if new := {row.agent for row in rows}.difference(self._agents):
@@ -109,9 +106,9 @@ class Prefetcher:
             self._exhausted |= new
 
     def _register_agents(self, agents: Sequence[str]) -> None:
-        """These are the agents.
+        """Register the agents of the tasks.
 
-        One that is named by its file has the limit of its template's name, too.
+        One named by its file also has the limit of its template's name.
         """
         self._agents = agents
         active = self._active
@@ -122,13 +119,13 @@ class Prefetcher:
                     active.queue.set_default_limit(agent, max_running)
 
     def accept(self, row: TaskRow) -> None:
-        """A task that was accepted while its producer held a place in the queue."""
+        """Queue an accepted task on its producer's reservation."""
         self.loaded_seqs.add(row.seq)
         self.on_tasks_added([row])
         self._active.queue.put(row)
 
     def on_task_ended(self, seq: int) -> None:
-        """A task has its result in the journal."""
+        """Handle a task whose result is in the journal."""
         self.loaded_seqs.discard(seq)
         if self._querying:
             self._ended_during_query.add(seq)
@@ -137,9 +134,9 @@ class Prefetcher:
 
     @property
     def _per_agent_limit(self) -> int:
-        """How many tasks of each agent are kept in the queue.
+        """Return how many tasks of each agent are queued.
 
-        One whose tasks must wait leaves room for the others.
+        A share each, so that a throttled agent leaves room for the others.
         """
         return max(1, self._active.settings.queue.size // max(1, len(self._agents)))
 
@@ -153,12 +150,12 @@ class Prefetcher:
         ]
 
     def wake(self) -> None:
-        """See whether there is something to be done."""
+        """Wake the loop if there may be work."""
         if self._pilot_seqs or self._final_retries or len(self._exhausted) < len(self._agents):
             self._wakeup.set()
 
     def requeue(self, row: TaskRow) -> None:
-        """A task is to be run again: now, after its wait, or at the very end."""
+        """Queue a task again: now, after its delay, or at the very end."""
         self.loaded_seqs.add(row.seq)
         wait_s = row.not_before - time.time()
         if (
@@ -173,7 +170,7 @@ class Prefetcher:
             self._active.queue.requeue(row)
 
     async def run(self) -> None:
-        """Feed until cancelled."""
+        """Fill the queue until cancelled."""
         if self._pilot_seqs:
             for row in await self._active.environment.journal.get_tasks(
                 self._active.execution.id, sorted(self._pilot_seqs)
@@ -217,7 +214,7 @@ class Prefetcher:
             ]
             if len(pending_rows) < loaded_count + shortfall:
                 self._exhausted.add(agent)  # that was all
-            # The newest first is the last in, first out of a queue whose end is taken from.
+            # Reversed, because a LIFO queue takes the last one first.
             for row in (
                 rows[:shortfall]
                 if active.settings.queue.order == "fifo"
@@ -248,7 +245,7 @@ class Prefetcher:
     # -- the pilot
 
     async def _publish_forecast(self) -> None:
-        """What the whole will cost, told from the pilot; above the budget somebody is asked."""
+        """Publish the forecast from the pilot; one above the budget requires an approval."""
         active = self._active
         settings = self._active.settings
         results = [stored_result.result async for stored_result in iter_results(active)]
@@ -284,7 +281,7 @@ class Prefetcher:
 
 
 def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
-    """Whether somebody has to say that an execution may go on: its forecast is above its budget."""
+    """Return whether the execution waits for an approval: its forecast is above its budget."""
     limit = settings.max_cost_usd
     forecast = execution.forecast
     if limit is None or forecast is None or execution.approved or not settings.approval:
@@ -293,7 +290,7 @@ def needs_approval(execution: Execution, settings: BatchSettings) -> bool:
 
 
 async def iter_results(active: ActiveExecution) -> AsyncIterator[StoredResult]:
-    """Every result of an execution, in the order in which they came."""
+    """Yield every result of an execution, in the order of arrival."""
     after = 0
     while page := await active.environment.journal.results(active.execution.id, after, PAGE_SIZE):
         for stored_result in page:

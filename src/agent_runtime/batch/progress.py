@@ -12,14 +12,11 @@ from typing import Any
 from agent_runtime.batch.result import FINAL_STATUSES, USAGE_COUNTERS, TaskResult
 
 RATE_WINDOW_S = 30.0
-"""The rate that is shown is that of about so many last seconds."""
+"""Averaging window of the displayed rate, in seconds."""
 
 
 class ExecutionProgress:
-    """Counts results as they are kept.
-
-    `active_s` is how long it was run before, in other processes too.
-    """
+    """Count stored results and measure the rate; `active_s` is the time in earlier processes."""
 
     def __init__(self, active_s: float = 0.0) -> None:
         self.total = self.ended = 0
@@ -40,7 +37,7 @@ class ExecutionProgress:
 
     @property
     def active_s(self) -> float:
-        """How long the execution has been run, in seconds."""
+        """Return how long the execution has been running, in seconds."""
         until = time.monotonic() if self._stopped_monotonic is None else self._stopped_monotonic
         return self._previous_active_s + until - self._started_monotonic
 
@@ -60,18 +57,18 @@ class ExecutionProgress:
         self.serial_s += result.duration_s
 
     def start_clock(self) -> None:
-        """From now on the rate is measured: what was done before is not of this process."""
+        """Start measuring the rate: earlier results are not of this process."""
         self._started_monotonic = time.monotonic()
         self._cpu_start_s = time.process_time()
         self._rate_samples = [(self._started_monotonic, self.ended)]
 
     def stop_clock(self) -> None:
-        """The execution is not run any more, or rests."""
+        """Stop the clock: the execution is paused or not run here any more."""
         if self._stopped_monotonic is None:
             self._stopped_monotonic = time.monotonic()
 
     def resume_clock(self) -> None:
-        """It is run again: the time between does not count."""
+        """Resume the clock; the pause does not count."""
         if self._stopped_monotonic is not None:
             paused_s = time.monotonic() - self._stopped_monotonic
             self._stopped_monotonic = None
@@ -81,7 +78,7 @@ class ExecutionProgress:
             ]
 
     def sample_rate(self) -> None:
-        """Remember how far it is now, for the rate; called about once a second."""
+        """Sample the progress for the rate; called about once a second."""
         now = time.monotonic()
         self._rate_samples.append((now, self.ended))
         while len(self._rate_samples) > 2 and now - self._rate_samples[0][0] > RATE_WINDOW_S:
@@ -89,13 +86,13 @@ class ExecutionProgress:
 
     @property
     def rate(self) -> float:
-        """Tasks that ended per second, lately."""
+        """Return how many tasks ended per second, lately."""
         sampled, ended_before = self._rate_samples[0]
         now = time.monotonic() if self._stopped_monotonic is None else self._stopped_monotonic
         return (self.ended - ended_before) / (now - sampled) if now > sampled else 0.0
 
     def to_dict(self, running: int) -> dict[str, Any]:
-        """The figures, JSON-ready; `eta_s` is None while nothing can be said."""
+        """Return the figures, JSON-ready; `eta_s` is None while it is unknown."""
         remaining_tasks = self.total - self.ended
         rate = self.rate
         return {
@@ -124,6 +121,6 @@ class ExecutionProgress:
 
 
 def peak_memory_mb() -> float:
-    """The most memory that this process has had, in MiB (Linux counts KiB, macOS bytes)."""
+    """Return this process's peak memory in MiB (Linux counts KiB, macOS bytes)."""
     unit = 1024 * 1024 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -36,9 +36,9 @@ class ExecutionQueries:
         return None if runner is None or runner.ended else runner
 
     async def wait(self, execution_id: str) -> dict[str, Any]:
-        """Wait until the execution is over, paused or lost; returns its status.
+        """Wait until the execution has ended, is paused or lost; return its status.
 
-        Raises what ended its runner.
+        Raises the error that ended its runner.
         """
         if (runner := self._runners.get(execution_id)) is not None:
             await runner.wait_idle()
@@ -55,22 +55,18 @@ class ExecutionQueries:
         return runner
 
     def active_executions(self) -> list[ExecutionRunner]:
-        """The executions that this process runs now."""
+        """Return the executions that this process runs now."""
         return [runner for runner in self._runners.values() if not runner.ended]
 
     def result_counts(self) -> Counter[str]:
-        """Results that were kept here, by status, and `retries`.
-
-        Of all executions, also of those that are over.
-        """
+        """Return the results stored here, by status, and `retries`, over all executions."""
         return Counter(self._environment.result_counts)
 
     async def get_execution_status(self, execution_id: str) -> dict[str, Any]:
-        """How it stands, JSON-ready: state, counts, rate, ETA, cost and errors so far.
+        """Return the status, JSON-ready: counts, rate, ETA, cost and errors so far.
 
-        Raises ExecutionNotFound.
-
-        `state` is `lost` when its process is gone in the middle: resume it.
+        Raises ExecutionNotFound. `status` is `lost` when its process ended in the middle: resume
+        it.
         """
         if (runner := self._active_runner(execution_id)) is not None:
             return status_of(
@@ -91,7 +87,7 @@ class ExecutionQueries:
         return status_of(execution, figures)
 
     async def list_executions(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The status of the newest executions of the journal."""
+        """Return the status of the newest executions in the journal."""
         return [
             await self.get_execution_status(execution.id)
             for execution in await self.journal.list(limit)
@@ -113,13 +109,12 @@ class ExecutionQueries:
     async def stream_results(
         self, execution_id: str, *, ordered: bool = False, after: int = 0, follow: bool = True
     ) -> AsyncIterator[TaskResult]:
-        """The results, each when it is kept.
+        """Yield each result when it is stored.
 
-        In the order of the tasks if `ordered` (a slow one holds up the others).
-
-        Ends when the execution is over, or paused with nothing running; with `follow=False` behind
-        the last that there is. `after` leaves out the first ones. Left early it disturbs nothing:
-        results are in the journal. Raises ExecutionNotFound.
+        Results come in the order of the tasks if `ordered` (a slow one delays the others). The
+        stream ends when the execution has ended, or is paused with no task running; with
+        `follow=False` after the last stored result. `after` skips the first ones. Leaving it early
+        affects nothing: results are in the journal. Raises ExecutionNotFound.
         """
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         position = 0
@@ -150,7 +145,7 @@ class ExecutionQueries:
                 await changed.wait()
 
     async def _is_idle(self, execution_id: str, runner: ExecutionRunner | None) -> bool:
-        """Whether nothing happens any more unless somebody asks for it."""
+        """Return whether nothing more happens without a request."""
         if runner is not None and not runner.ended:
             return runner.is_idle
         return (await self.get_execution_status(execution_id))["status"] not in (
@@ -159,9 +154,9 @@ class ExecutionQueries:
         )
 
     async def get_performance_metrics(self, execution_id: str | None = None) -> dict[str, Any]:
-        """Figures of an execution (see BatchReport), or of this executor.
+        """Return the figures of an execution (a BatchReport's), or of this executor.
 
-        What runs, waits and is done here.
+        Those of the executor count running, queued and ended tasks in this process.
         """
         if execution_id is not None:
             return (await self.get_report(execution_id)).to_dict()
@@ -178,7 +173,7 @@ class ExecutionQueries:
         }
 
     async def get_report(self, execution_id: str) -> BatchReport:
-        """The report of an execution, final when that is over. Raises ExecutionNotFound."""
+        """Return the report of an execution, final when it has ended. Raises ExecutionNotFound."""
         runner = self._active_runner(
             execution_id
         )  # one that has ended here another process may have gone on with
@@ -200,10 +195,7 @@ class ExecutionQueries:
         agent: AgentExecutor | None = None,
         **options: Any,
     ) -> Any:
-        """One value of all results.
-
-        `aggregate_results`, or `reduce` by an agent (`reduce_results`, a TaskResult).
-        """
+        """Combine all results: `aggregate_results`, or `reduce` by an agent (`reduce_results`)."""
         results = await self.get_execution_results(execution_id)
         if strategy == "reduce":
             if agent is None:
@@ -211,13 +203,13 @@ class ExecutionQueries:
                     "the strategy 'reduce' needs an agent: aggregate(id, 'reduce', agent=...)"
                 )
             return await reduce_results(results, agent, **options)
-        return aggregate_results(results, strategy, **options)  # it refuses what it does not know
+        return aggregate_results(results, strategy, **options)  # raises for unknown strategies
 
 
 def status_of(
     execution: Execution, figures: Mapping[str, Any], queued: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """An execution as its status is told."""
+    """Return an execution's status as a dict."""
     lost = execution.status in ("running", "pending") and (
         is_process_dead(execution.owner) or not execution.is_leased
     )

@@ -16,13 +16,13 @@ from agent_runtime.pool.task import TaskPriority
 
 PRIORITY_LEVELS = len(TaskPriority)
 LIFO_STARVATION_PERIODS = 2 * PRIORITY_LEVELS
-"""Last in, first out: what has waited for so many times the aging is served all the same."""
+"""Starvation bound of LIFO: tasks older than this many aging periods go first."""
 
 
 class Queued(Protocol):
-    """What may stand in a queue. `accepted_at` is in Unix seconds.
+    """Define the items of a queue.
 
-    Waiting counts from there, also over a restart.
+    `accepted_at` is in Unix seconds: waiting counts from there, also across a restart.
     """
 
     agent: str
@@ -35,18 +35,18 @@ _PriorityLines = list[deque[Q]]
 
 
 class TaskQueue(Generic[Q]):
-    """Tasks that wait for a worker, of one event loop.
+    """Queue tasks for the workers of one event loop.
 
-    A task's rank is its priority, and one more for each `aging_s` that it has waited: low is
-    served, however many urgent ones come. Of one priority the oldest goes first (`fifo`), or the
-    newest (`lifo`).
+    A task's rank is its priority, plus one for each `aging_s` it has waited: low ones are served
+    under any load of urgent ones. Within a priority the oldest goes first (`fifo`), or the newest
+    (`lifo`).
 
     Args:
-        size: how many may wait; producers are held back, or refused.
-        order: within a priority.
-        aging_s: after so many seconds of waiting a task counts as of the next priority.
-        limits: how many tasks of an agent may run at once; those beyond it wait and hold up no
-            other agent.
+        size: the longest queue; producers wait, or are refused.
+        order: the order within a priority.
+        aging_s: seconds of waiting that raise a task by one priority.
+        limits: how many tasks of an agent may run at once; excess ones wait and block no other
+            agent.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class TaskQueue(Generic[Q]):
         return self._task_count
 
     def depth(self, agent: str) -> int:
-        """How many tasks of an agent wait."""
+        """Return how many tasks of an agent wait."""
         return sum(map(len, self._lines_by_agent.get(agent, ())))
 
     def depths(self) -> dict[str, int]:
-        """How many wait, by priority."""
+        """Return how many tasks wait, by priority."""
         by_level = {
             priority: sum(len(lines[priority]) for lines in self._lines_by_agent.values())
             for priority in TaskPriority
@@ -89,15 +89,15 @@ class TaskQueue(Generic[Q]):
         return {priority.name.lower(): count for priority, count in by_level.items()}
 
     def set_default_limit(self, agent: str, max_running: int) -> None:
-        """Let at most so many tasks of an agent run at once, if nothing is said of it yet."""
+        """Limit how many tasks of an agent run at once, unless it has a limit."""
         self._limits.setdefault(agent, max_running)
 
     # -- producers
 
     async def reserve(self) -> None:
-        """Wait for room, and keep a place for one task.
+        """Wait for room and reserve it for one task.
 
-        Give it by `put`, or give the place back by `cancel_reservation`.
+        Use the reservation by `put`, or end it by `cancel_reservation`.
         """
         while self._task_count + self.reserved >= self.size and not self._closed:
             putter = asyncio.get_running_loop().create_future()
@@ -111,18 +111,18 @@ class TaskQueue(Generic[Q]):
         self.reserved += 1
 
     def reserve_nowait(self) -> None:
-        """`reserve` for who will not wait; raises QueueFull."""
+        """Reserve room without waiting; raises QueueFull."""
         if self._task_count + self.reserved >= self.size:
             raise QueueFull(self.size)
         self.reserved += 1
 
     def cancel_reservation(self) -> None:
-        """Give a promised place back."""
+        """Release reserved room."""
         self.reserved -= 1
         _wake_one(self._putters)
 
     def put(self, task: Q) -> None:
-        """Add a task at a promised place."""
+        """Add a task on a reservation."""
         self.reserved -= 1
         self.requeue(task)
 
@@ -138,7 +138,7 @@ class TaskQueue(Generic[Q]):
     # -- workers
 
     def get_nowait(self) -> Q | None:
-        """The next task, or None when none may be taken now; say `done` when it has run."""
+        """Return the next task, or None when none may run now; call `task_done` when it has run."""
         if self.paused or self._closed or not self._task_count:
             return None
         now = self._clock()
@@ -178,11 +178,10 @@ class TaskQueue(Generic[Q]):
         return line.pop()
 
     async def get(self, stop_when: Callable[[], bool] = lambda: False) -> Q | None:
-        """`get_nowait`, after a wait if need be.
+        """Return the next task, after a wait if necessary.
 
-        None when the queue was closed, or `stop_when` says so when it is woken.
-
-        Cancelling loses nothing.
+        None when the queue is closed, or `stop_when` returns True on a wake-up. Cancelling loses no
+        task.
         """
         while not self._closed and not stop_when():
             if (task := self.get_nowait()) is not None:
@@ -198,16 +197,13 @@ class TaskQueue(Generic[Q]):
         return None
 
     def task_done(self, task: Q) -> None:
-        """A task has run: its agent may run another one."""
+        """Mark a task as run, so that its agent may run another one."""
         self._running[task.agent] -= 1
         if task.agent in self._limits:
             _wake_one(self._getters)
 
     def throttle(self, agent: str, wait_s: float) -> None:
-        """Give out no task of an agent for so long.
-
-        It was refused, and was told when to come again.
-        """
+        """Hold back an agent's tasks for `wait_s` seconds, after a refusal with a retry time."""
         self._throttled_until[agent] = max(
             self._throttled_until.get(agent, 0.0), self._clock() + wait_s
         )
@@ -218,19 +214,16 @@ class TaskQueue(Generic[Q]):
         self.paused = True
 
     def resume(self) -> None:
-        """Give out tasks again."""
+        """Resume handing out tasks."""
         self.paused = False
         self._wake_all(self._getters)
 
     def wake(self) -> None:
-        """Have everybody who waits for a task look up."""
+        """Wake all getters."""
         self._wake_all(self._getters)
 
     def close(self) -> None:
-        """Whoever waits for a task, now or later, gets None; who waits for room gets it.
-
-        Nothing is given out.
-        """
+        """Close the queue: getters receive None, now and later, and waiting producers continue."""
         self._closed = True
         self._wake_all(self._getters)
         self._wake_all(self._putters)

@@ -20,13 +20,12 @@ PAGE_SIZE = 1_000
 
 @dataclass(slots=True)
 class BatchReport:
-    """A batch in figures; times in seconds.
+    """Summarise a batch in figures; times in seconds.
 
-    `speed_up` is the summed time of its tasks (what they would have taken one after another) over
-    the time that it was run, `efficiency` that for each task at once; both count tasks that have
-    ended. Durations are of last attempts. `cost_usd` is of everything that has a price; `unpriced`
-    counts results with calls that have none. `peak_memory_mb` and `cpu_s` are of the runner's
-    process (with the pool's memory), since it last began.
+    `speed_up` is the summed duration of its tasks (the time of a serial run) over its running time,
+    `efficiency` that per concurrent task; both count ended tasks. Durations are of last attempts.
+    `cost_usd` sums all priced calls; `unpriced` counts results with unpriced ones. `peak_memory_mb`
+    and `cpu_s` are of the runner's process (with the pool's memory), since its last start.
     """
 
     execution_id: str
@@ -58,11 +57,11 @@ class BatchReport:
     forecast: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return asdict(self)
 
     def to_text(self) -> str:
-        """A page for people."""
+        """Return a readable page."""
         status = ", ".join(f"{count} {name}" for name, count in sorted(self.by_status.items()))
         tokens = (
             f"{self.usage.get('input_tokens', 0)} tokens in, "
@@ -106,11 +105,10 @@ class BatchReport:
 async def make_report(
     journal: Journal, execution: Execution, figures: dict[str, Any]
 ) -> BatchReport:
-    """The report of an execution.
+    """Build the report of an execution.
 
-    `figures` are those of its runner, the last that it left or live ones.
-
-    Results are read a page at a time; of each only its duration is kept.
+    `figures` are its runner's, live or last stored. Results are read page by page; only their
+    durations stay in memory.
     """
     counts = await journal.counts(execution.id)
     report = BatchReport(
@@ -169,5 +167,5 @@ def _fill_timings(
 
 
 def quantile(ranked: list[float], share: float) -> float:
-    """The value below which a share of the sorted values lies (nearest rank); 0 of none."""
+    """Return the quantile of sorted values (nearest rank); 0 for an empty list."""
     return ranked[max(0, math.ceil(len(ranked) * share) - 1)] if ranked else 0.0

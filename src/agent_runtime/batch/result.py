@@ -1,4 +1,4 @@
-"""What became of a task."""
+"""Define the result of a task."""
 
 from __future__ import annotations
 
@@ -51,12 +51,11 @@ class Failure:
 
 @dataclass(slots=True)
 class TaskResult:
-    """What became of a task.
+    """Describe the result of a task.
 
-    `usage` and `cost_usd` are of all its attempts, `duration_s` of the last one.
-
-    `position` is its place in the batch, from 1. `cost_usd` is a decimal text, None when a price is
-    not known.
+    `usage` and `cost_usd` sum all its attempts, `duration_s` is of the last one. `position` is its
+    number in the batch, from 1. `cost_usd` is decimal text, None when a price is unknown.
+    `ended_at` is in Unix seconds.
     """
 
     task_id: str
@@ -82,20 +81,20 @@ class TaskResult:
 
     @property
     def succeeded(self) -> bool:
-        """Whether there is an answer."""
+        """Return whether there is an answer."""
         return self.status == "completed"
 
     @property
     def cost(self) -> Decimal | None:
-        """The cost in USD."""
+        """Return the cost in USD."""
         return None if self.cost_usd is None else Decimal(self.cost_usd)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready, in one order."""
+        """Return all fields, JSON-ready, in a fixed order."""
         return asdict(self)
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         content = {name: getattr(self, name) for name in self.__slots__}
         if self.error is not None:
             content["error"] = _failure_to_dict(self.error)
@@ -119,14 +118,14 @@ def _failure_to_dict(failure: Failure) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class UsageTotals:
-    """What the attempts at a task have used so far."""
+    """Sum the usage of a task's attempts."""
 
     usage: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USAGE_COUNTERS, 0))
     cost_usd: str | None = "0"
     estimated: bool = False
 
     def add(self, usage: Any) -> None:
-        """Add what one call used."""
+        """Add the usage of one call."""
         if not usage.model_calls and not usage.tool_calls:
             return
         for name in USAGE_COUNTERS:

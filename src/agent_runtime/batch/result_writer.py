@@ -1,4 +1,4 @@
-"""Results in a JSONL file, line by line as they are kept."""
+"""Write results to a JSONL file, one line each, as they are stored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agent_runtime.batch.result import TaskResult
 
 
 class ResultFile:
-    """Writes a result a line; `with` opens and closes it.
+    """Write one result per line; `with` opens and closes the file.
 
-    The file is made anew: of an execution that is gone on with, the journal has all results, also
-    those that a killed process had written only half. Until it is whole, it is readable up to its
-    last line.
+    The file is rewritten from the start: for a resumed execution the journal has all results,
+    including any that a killed process wrote only half. It is readable up to its last line at any
+    time.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -32,7 +32,7 @@ class ResultFile:
             self._file.close()
 
     def write(self, result: TaskResult) -> None:
-        """Add a result; what is written is seen by readers at once. Raises OSError."""
+        """Write a result, visible to readers at once. Raises OSError."""
         assert self._file is not None, "used outside `with`"  # noqa: S101
         self._file.write(result.to_json() + "\n")
         self._file.flush()

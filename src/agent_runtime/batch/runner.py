@@ -24,10 +24,10 @@ LOG = logging.getLogger("agent_runtime.batch")
 
 
 class ExecutionRunner:
-    """Runs an execution whose lease this process has, from where the journal says it is.
+    """Run an execution that this process has leased, from its state in the journal.
 
-    Workers (`max_concurrent` of them) take tasks from the queue, which the feeder fills from the
-    journal; a result is seen only when it is kept there.
+    `max_concurrent` workers take tasks from the queue, which the prefetcher fills from the journal;
+    a result becomes visible when it is stored there.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ExecutionRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is paused, none of its tasks runs any more, and all that has ended is kept."""
+        """Return whether it is paused, no task runs and all results are stored."""
         paused = (
             self.active.execution.status in ("paused", "awaiting_approval")
             and not self._end_requested.is_set()
@@ -82,18 +82,18 @@ class ExecutionRunner:
         return self._started and paused and not self.active.running and not self.active.writer.busy
 
     def on_ended(self, call: Callable[[], Any]) -> None:
-        """Have something called when this process does not run it any more."""
+        """Call `call` when this process no longer runs it."""
         if self._main_task is not None:
             self._main_task.add_done_callback(lambda _: call())
 
     @property
     def ending(self) -> bool:
-        """Whether it has been told to end."""
+        """Return whether it has been requested to end."""
         return self._end_requested.is_set()
 
     @property
     def ended(self) -> bool:
-        """Whether this process does not run it any more."""
+        """Return whether this process no longer runs it."""
         return self._main_task is not None and self._main_task.done()
 
     @property
@@ -102,7 +102,7 @@ class ExecutionRunner:
         return self._changed
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Wake everything that waits for a change."""
         changed = self._changed
         self._changed = asyncio.Event()
         changed.set()
@@ -112,7 +112,7 @@ class ExecutionRunner:
                 self.active.progress.stop_clock()
 
     async def pause(self, reason: str = "asked", state: ExecutionStatus = "paused") -> None:
-        """Begin no new task; those that run go on."""
+        """Pause: start no further task; running ones continue."""
         self.active.queue.pause()
         async with self._state_lock:
             if (
@@ -122,7 +122,7 @@ class ExecutionRunner:
                 await self._set_state(state, reason)
 
     async def resume(self) -> None:
-        """Begin tasks again."""
+        """Resume starting tasks."""
         async with self._state_lock:
             if self.active.execution.status in ("paused", "awaiting_approval"):
                 await self._set_state("running", "")
@@ -131,9 +131,9 @@ class ExecutionRunner:
         self.prefetcher.wake()
 
     def end(self, state: ExecutionStatus, reason: str = "") -> None:
-        """Begin no new task, and end when those that run have, or after their grace.
+        """End the execution after its running tasks, or after their grace.
 
-        The first to say so counts.
+        Only the first request counts.
         """
         if self._end_state is None:
             self._end_state = (state, reason)
@@ -168,7 +168,7 @@ class ExecutionRunner:
         self.worker_pool.resize(self.active.max_concurrent)
 
     async def accept(self, row: TaskRow) -> None:
-        """A task was accepted whose producer held a place in the queue."""
+        """Handle a task that was accepted on its producer's reservation."""
         if row.status == "pending":
             self.prefetcher.accept(row)
             return
@@ -180,7 +180,7 @@ class ExecutionRunner:
         self.notify()
 
     def release_slot(self) -> None:
-        """A place in the queue that was promised is not needed."""
+        """Release a reservation of the queue that is not needed."""
         self.active.queue.cancel_reservation()
         self.finish_if_done()
 
@@ -195,7 +195,7 @@ class ExecutionRunner:
             await self._set_state("running", "")
             self._started = True
             if self.active.queue.paused and not self.ending:
-                await self._set_state("paused", "asked")  # before it had begun
+                await self._set_state("paused", "asked")  # before its start
             helpers = [
                 self._start_helper(work) for work in (self.heartbeat.run(), self.prefetcher.run())
             ]
@@ -226,7 +226,7 @@ class ExecutionRunner:
         self.end("paused", type(error).__name__)
 
     def _on_persisted(self, outcomes: Sequence[TaskOutcome]) -> None:
-        """What became of tasks is kept: tell of it, or queue them again."""
+        """Handle stored outcomes: report results, or queue tasks again."""
         for outcome in outcomes:
             if outcome.again is not None:
                 self.prefetcher.requeue(outcome.again)
@@ -319,7 +319,7 @@ class ExecutionRunner:
             self.active.execution.ended_at = time.time()
         try:
             await self._set_state(state, reason, release=True)
-        except Exception as error:  # noqa: BLE001 - the journal says that it runs: whoever resumes it sees what is left
+        except Exception as error:  # noqa: BLE001 - the journal lists it as running, so it can be resumed
             self.error = self.error or error
         finally:
             self.loaded.set()

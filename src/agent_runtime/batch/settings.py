@@ -1,4 +1,4 @@
-"""How a batch is run: everything that can be said of it, in one place."""
+"""Define all settings of a batch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class QueueSettings(StrictModel):
         Literal["fifo", "lifo"], Field(description="Of one priority: the oldest or the newest.")
     ] = "fifo"
     aging: Annotated[
-        Duration, Field(description="After so long a task counts as of the next priority.")
+        Duration, Field(description="Waiting time that raises a task by one priority.")
     ] = 60.0
 
 
 class RetrySettings(StrictModel):
-    """When a failed task is run again, beside the retries of its agent's own layer."""
+    """Configure when a failed task runs again, in addition to retries of its agent's own layer."""
 
     attempts: Annotated[Count, Field(description="Of one task, in all.")] = 3
     on: list[RetryClass] = Field(default=["transient"])
@@ -56,12 +56,12 @@ class RetrySettings(StrictModel):
 
     @property
     def classes(self) -> frozenset[str]:
-        """The failure classes that are tried again."""
+        """Return the failure classes that are retried."""
         return frozenset(RETRY_CLASSES) if "transient" in self.on else frozenset(self.on)
 
 
 class PilotSettings(StrictModel):
-    """A few tasks first, to tell what the whole will cost."""
+    """Configure the pilot: a sample of tasks that runs first, for the forecast."""
 
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.01
     at_least: Count = 5
@@ -102,7 +102,7 @@ class BatchSettings(StrictModel):
         ),
     ] = "fail"
     max_lost: Annotated[
-        Count, Field(description="A task that ended so many workers is put aside.")
+        Count, Field(description="Ended workers after which a task is quarantined.")
     ] = 3
     max_cost_usd: Annotated[
         Usd | None, Field(description="Budget of the whole; it pauses when that is used up.")
@@ -113,7 +113,7 @@ class BatchSettings(StrictModel):
     )
     sessions: Annotated[
         bool,
-        Field(description="Keep each task's steps: one that is tried again goes on from its last."),
+        Field(description="Store each task's steps: a retry continues after its last one."),
     ] = False
 
     @model_validator(mode="after")
@@ -132,16 +132,16 @@ class BatchSettings(StrictModel):
 
     @classmethod
     def load(cls, path: str | Path) -> BatchSettings:
-        """The `batch:` part of a YAML file.
+        """Read the `batch:` part of a YAML file.
 
-        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        Raises ConfigurationError, TemplateError for invalid YAML, OSError.
         """
         return read_section(cls, path, "batch")
 
     def with_changes(self, **changes: Any) -> BatchSettings:
-        """The same with some changed, as `parse` takes them; raises ConfigurationError."""
+        """Return a copy with changes, as `parse` takes them; raises ConfigurationError."""
         return parse_section(BatchSettings, {**self.explicit_settings(), **changes}, "batch")
 
     def explicit_settings(self) -> dict[str, Any]:
-        """What was said, JSON-ready: `parse` takes it back."""
+        """Return the settings that were set explicitly, JSON-ready, for `parse`."""
         return self.model_dump(mode="python", exclude_unset=True)

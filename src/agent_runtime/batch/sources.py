@@ -23,16 +23,13 @@ _FORMATS_BY_SUFFIX: dict[str, Format] = {
     ".yml": "yaml",
 }  # fmt: skip
 MAX_LINE = size_limit("row_characters")
-"""Characters of one line, and of one field of a CSV file, whose library allows 128 KiB.
-
-Less than a document has.
-"""
+"""Most characters of a line, and of a field of a CSV file (128 KiB in its library)."""
 
 
 class SourceRow(NamedTuple):
-    """What stands at one place of a source: the values of a task, or what is wrong with them.
+    """Hold one item of a source: a task's values, or the problem with them.
 
-    `location` says where: `line 7`, `item 3`.
+    `location` names it: `line 7`, `item 3`.
     """
 
     location: str
@@ -41,14 +38,12 @@ class SourceRow(NamedTuple):
 
 
 def read_rows(path: str | Path, file_format: Format | None = None) -> Iterator[SourceRow]:
-    """Yield the rows of a file, by its ending or in `file_format`.
+    """Yield the rows of a file, by its suffix or in `file_format`.
 
-    `-` is stdin, JSONL unless that says otherwise.
-
-    A row that cannot be read is given with its problem, and the next ones follow. A JSONL file has
-    a map, or a text, on each line; a YAML file a list of them, or a map with a list `tasks`. Raises
-    ConfigurationError for a source that cannot be read at all, TemplateError for YAML that is none,
-    OSError.
+    `-` is stdin, JSONL by default. An unreadable row is yielded with its problem, and the rest
+    follows. A JSONL file has a map, or a text, on each line; a YAML file a list of them, or a map
+    with a list `tasks`. Raises ConfigurationError for an unreadable source, TemplateError for
+    invalid YAML, OSError.
     """
     if str(path) == "-":
         if hasattr(sys.stdin, "reconfigure"):
@@ -81,7 +76,7 @@ def _open_file(path: str | Path) -> int:
         if error.errno != errno.EINVAL:
             raise
         raise ConfigurationError(
-            f"'{path}' is no regular file: give what a program writes by a pipe, and -"
+            f"'{path}' is not a regular file: pipe a program's output to -"
         ) from None
 
 
@@ -198,7 +193,7 @@ def _source_row(location: str, value: Any) -> SourceRow:
 
 
 def _require_utf8(text: str) -> str:
-    """Text that was read with `surrogateescape`: raises ValueError where it was no UTF-8."""
+    """Return text that was read with `surrogateescape`; raises ValueError if it was not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

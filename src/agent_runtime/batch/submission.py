@@ -1,4 +1,4 @@
-"""How tasks come to an executor, and executions begin."""
+"""Accept tasks and start executions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class ExecutionSubmission(ExecutionQueries):
         self.factory = factory
         self.settings = settings or BatchSettings()
         self.journal = journal or MemoryJournal()
-        # Who runs commands is the application itself; its name is given out to nobody.
+        # The application itself runs commands; its name is available to no caller.
         is_operator = (
             principal is not None
             and principal.id == OPERATOR
@@ -144,17 +144,15 @@ class ExecutionSubmission(ExecutionQueries):
         max_cost_usd: float | None = None,
         notes: Mapping[str, Any] | None = None,
     ) -> str:
-        """Accept tasks and begin to run them.
+        """Accept tasks and start to run them; return the execution's id.
 
-        Returns the execution's id, which begins with a principal's tenant.
-
-        Tasks are a list, a JSONL, CSV or YAML file, or an async iterator. Of the first two every
-        task is in the journal when this returns; from an async iterator they are taken as the queue
-        has room for them. An item that cannot be a task becomes a failed one. `mapping` makes tasks
-        of a file's rows, see InputMapping; `notes` are kept with the execution (JSON).
-
-        Raises InputInvalid for no task at all or an id that is taken, ConfigurationError for an
-        agent that cannot be made or a budget without a ledger, QueueFull never.
+        The id begins with a principal's tenant. Tasks are a list, a JSONL, CSV or YAML file, or an
+        async iterator. Those of a list or a file are all in the journal when this returns; from an
+        async iterator they are taken as the queue has room. An invalid item becomes a failed task.
+        `mapping` builds tasks from a file's rows, as InputMapping does; `notes` are stored with the
+        execution (JSON). Raises InputInvalid for an empty input or a duplicate id,
+        ConfigurationError for an agent that cannot be built or a budget without a ledger, never
+        QueueFull.
         """
         changes = {"max_concurrent": max_concurrent, "max_cost_usd": max_cost_usd}
         settings = self.settings.with_changes(**{k: v for k, v in changes.items() if v is not None})
@@ -233,11 +231,11 @@ class ExecutionSubmission(ExecutionQueries):
         return ingestor
 
     async def submit_task(self, execution_id: str, task: AnyTask, *, wait: bool = True) -> None:
-        """Add a task to an execution whose input is still open.
+        """Add a task to an execution whose input is open.
 
-        Waits while the queue is full; with `wait=False` it raises QueueFull instead. When it
-        returns the task is in the journal. Raises InputInvalid when the execution is not run here
-        or takes no more.
+        Waits while the queue is full, or raises QueueFull with `wait=False`. When it returns the
+        task is in the journal. Raises InputInvalid when the execution is not run here or its input
+        is closed.
         """
         runner = self._accepting_runner(execution_id)
         await runner.loaded.wait()
@@ -245,7 +243,7 @@ class ExecutionSubmission(ExecutionQueries):
             await runner.active.queue.reserve()
         else:
             runner.active.queue.reserve_nowait()
-        # A caller who goes away does not know whether the journal has it: then it is accepted.
+        # A cancelled caller cannot know whether the journal has the task, so it is accepted.
         await asyncio.shield(asyncio.ensure_future(self._accept_reserved(runner, task)))
 
     async def _accept_reserved(self, runner: ExecutionRunner, task: AnyTask) -> None:
@@ -257,7 +255,7 @@ class ExecutionSubmission(ExecutionQueries):
         except BaseException as error:
             if isinstance(
                 error, StoreError
-            ):  # nobody knows whether it is in the journal: a resume will see
+            ):  # unknown whether it is in the journal: a resume will see
                 runner.fail(error)
             runner.release_slot()
             raise
@@ -292,7 +290,7 @@ class ExecutionSubmission(ExecutionQueries):
     # -- running
 
     async def _lease(self, execution: Execution) -> None:
-        # One that this process has given up without being able to say so is nobody's.
+        # This process has given it up without being able to record that, so anyone may take it.
         is_abandoned_here = (
             execution.owner == self._environment.owner and self._active_runner(execution.id) is None
         )

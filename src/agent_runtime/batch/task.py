@@ -1,4 +1,4 @@
-"""What a batch is made of: its tasks, however they are given."""
+"""Define a batch's tasks and build them from texts, maps and other items."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ AnyTask: TypeAlias = "BatchTask | str | Mapping[str, Any]"
 
 @dataclass(slots=True)
 class BatchTask:
-    """One call of an agent in a batch. Everything in it is JSON.
+    """Describe one call of an agent in a batch. All of it is JSON.
 
-    It is kept in the journal before it is accepted.
+    It is stored in the journal before it is accepted.
 
     Args:
         input: as for `AgentExecutor.execute`: text, a list of messages as maps, or the agent's
-        input map.
+            input
+            map.
         agent: a template's name or path; the batch's own agent when it is empty.
-        id: its name within the batch; by default its place, `t1`, `t2`, ...
+        id: unique within the batch; by default from its position: `t1`, `t2`, ...
         inputs: the template's parameters.
-        priority: which goes first: urgent, high, normal, low.
-        timeout_s: of one attempt, in seconds; the batch's own by default.
+        priority: urgent, high, normal or low.
+        timeout_s: seconds of one attempt; the batch's own by default.
         metadata: labels that come back with the result, and reach traces and tools.
 
-    Raises InputInvalid for what cannot be a task.
+    Raises InputInvalid for an invalid task.
     """
 
     input: Any
@@ -71,9 +72,9 @@ class BatchTask:
             raise InputInvalid("a task's agent is a template's name or path", "agent")
 
     def to_json(self) -> str:
-        """The task as it is journaled.
+        """Return the task as JSON for the journal.
 
-        Raises InputInvalid for values that JSON cannot say, or too many of them.
+        Raises InputInvalid for values that cannot be JSON, or too many of them.
         """
         content: dict[str, Any] = {"input": self.input, "priority": int(self.priority)}
         for name in _OPTIONAL_FIELDS:
@@ -91,7 +92,7 @@ class BatchTask:
 
     @classmethod
     def from_json(cls, text: str) -> BatchTask:
-        """What `to_json` made."""
+        """Return the task that `to_json` describes."""
         return cls(**json.loads(text))
 
 
@@ -103,7 +104,10 @@ def _is_number(value: Any) -> bool:
 
 
 def as_task(raw_task: AnyTask, agent: str = "") -> BatchTask:
-    """A task of text, of a map with a task's fields, or itself; raises InputInvalid."""
+    """Return a task from text, from a map with a task's fields, or unchanged.
+
+    Raises InputInvalid.
+    """
     if isinstance(raw_task, BatchTask):
         return raw_task if raw_task.agent or not agent else replace(raw_task, agent=agent)
     if isinstance(raw_task, str):
@@ -128,12 +132,9 @@ def create_batch_tasks(
     priority: TaskPriority | str | int | None = None,
     make: Callable[[Any], AnyTask] | None = None,
 ) -> list[BatchTask]:
-    """Tasks of whatever is at hand.
+    """Build tasks from texts, maps with a task's fields, or other items that `make` converts.
 
-    Texts, maps with a task's fields, or other things that `make` turns into them.
-
-    `agent` and `priority` are for those that do not say their own. Raises InputInvalid, which says
-    which item.
+    `agent` and `priority` are defaults. Raises InputInvalid, which names the item.
     """
     tasks = []
     for position, item in enumerate(items, 1):
@@ -155,11 +156,9 @@ def create_batch_tasks(
 def prioritize_tasks(
     tasks: Iterable[BatchTask], by: Callable[[BatchTask], TaskPriority | str | int] | None = None
 ) -> list[BatchTask]:
-    """The tasks in the order of their priority, the highest first.
+    """Sort tasks by priority, the highest first; the order within a priority stays.
 
-    Of one priority as they were given.
-
-    `by` gives each its priority first: `lambda task: "urgent" if task.metadata.get("vip") else
+    `by` assigns priorities before: `lambda task: "urgent" if task.metadata.get("vip") else
     "normal"`.
     """
     ranked = [

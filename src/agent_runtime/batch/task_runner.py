@@ -1,4 +1,4 @@
-"""Running one task of an execution: the call that it is, and what becomes of its outcome."""
+"""Run one task of an execution: its call, and the handling of the outcome."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 DEAD_LETTER_QUEUE = "batch"
 RESERVATION_WAIT_S = 0.2
-"""How long to wait for what calls under way hold of a budget."""
+"""Seconds to wait for running calls to settle their reservations of a budget."""
 _STATUS_BY_ACTION: Mapping[str, TaskStatus] = {
     "fail": "failed",
     "skip": "skipped",
@@ -63,7 +63,7 @@ class TaskRunner:
     def build_outcome(
         row: TaskRow, result: TaskResult | None = None, *, requeue: bool = False
     ) -> TaskOutcome:
-        """Return a task's record for the journal; with `requeue` it is queued once that is kept."""
+        """Return a task's record for the journal; with `requeue` it is then queued again."""
         update = TaskUpdate(
             row.seq, row.id, row.status, row.failed_attempts, row.generation, row.dispatch_count,
             row.not_before, row.history, row.usage,
@@ -74,10 +74,7 @@ class TaskRunner:
     async def run_attempt(
         self, row: TaskRow, slot: BackendSlot
     ) -> TaskOutcome | Callable[[], TaskOutcome] | None:
-        """One attempt; returns what is to be written of it, None when it was given up.
-
-        Cancelling stops it.
-        """
+        """Run one attempt; return its outcome, or None if it was abandoned. Cancelling stops it."""
         active = self._active
         task = row.to_task()
         task_id, key = idempotency_keys(active.execution.id, row)
@@ -91,8 +88,8 @@ class TaskRunner:
             attempt.cancel_after_s = timeout_s + active.settings.grace
         active.running[row.seq] = attempt
         try:
-            # Awaited here and not in a task of its own: the next one begins without a turn of the
-            # loop between.
+            # Awaited directly and not as a task, which saves one iteration of the loop before the
+            # next one.
             answer = await slot.backend.run(task, call, active.execution.id)
         except asyncio.CancelledError as error:
             if not attempt.cancel_requested:
@@ -101,7 +98,7 @@ class TaskRunner:
                 ) is not None and current_task.cancelling():
                     raise
                 return self._handle_failure(
-                    attempt, AgentFailed("the backend raised CancelledError, but nobody cancelled")
+                    attempt, AgentFailed("the backend raised CancelledError without a cancellation")
                 )
             return None if attempt.abandoned else await self._handle_cancel(attempt, error)
         except BaseException as error:  # noqa: BLE001 - whatever a backend raises is the task's
@@ -125,7 +122,7 @@ class TaskRunner:
             self._control.notify()
 
     async def _handle_cancel(self, attempt: Attempt, error: BaseException) -> TaskOutcome:
-        """It was told to stop: by an execution that ends, or because it was overdue."""
+        """Handle a cancelled attempt: its execution ends, or it was overdue."""
         if attempt.duration_s < attempt.cancel_after_s:
             return self._requeue_unstarted(attempt)
         timeout = self._timeout_error(attempt)
@@ -159,10 +156,7 @@ class TaskRunner:
         return call
 
     async def _resume_session(self, call: AgentContext, row: TaskRow) -> None:
-        """Give the call its session.
-
-        When an attempt before has left steps in it, go on behind the last of them.
-        """
+        """Set the call's session; continue after the last step of an earlier attempt."""
         call.session_id = f"{self._active.execution.id}-{row.seq}"
         manager = self._active.environment.factory.session_manager
         principal = self._active.environment.principal
@@ -174,8 +168,6 @@ class TaskRunner:
             return
         if checkpoint is not None and checkpoint.messages:
             call.input = None
-
-    # -- what became of it
 
     def _handle_success(self, attempt: Attempt, answer: AgentResult) -> TaskOutcome:
         row = attempt.row
@@ -194,8 +186,7 @@ class TaskRunner:
             and error.account == account.key
         ):
             if error.held_usd and len(self._active.running) > 1:
-                # It is not used up: others that are under way hold it. When they have ended there
-                # will be more.
+                # The budget is not spent: running calls have reserved it, and will release some.
                 self._active.queue.throttle(attempt.row.agent, RESERVATION_WAIT_S)
                 return self._requeue_unstarted(attempt)
             return await self._pause_for_budget(attempt)
@@ -260,7 +251,7 @@ class TaskRunner:
         return self.build_outcome(row, requeue=True)
 
     def _requeue_unstarted(self, attempt: Attempt) -> TaskOutcome:
-        """As if it had not been begun; what it has cost is not forgotten."""
+        """Queue a task again as if it had never started; its cost is recorded."""
         row = attempt.row
         spent = previous_usage(row)
         spent.add(attempt.context.usage)
@@ -277,7 +268,7 @@ class TaskRunner:
         return None if attempt.abandoned else outcome
 
     def apply_failure_policy(self, result: TaskResult) -> None:
-        """End the execution when it is not to go on after a failure."""
+        """End the execution if its settings require that after a failure."""
         settings = self._active.settings
         if result.status != "failed":
             return
@@ -286,18 +277,15 @@ class TaskRunner:
             self._control.end("failed", reason)
 
     def requeue_interrupted(self, row: TaskRow) -> TaskOutcome:
-        """A task that was left running by a process that lost its journal.
-
-        Again, under the same name.
-        """
+        """Queue a task again, under its id, that was running in a process that lost its journal."""
         row.status = "pending"
         row.dispatch_count = 1
         return self.build_outcome(row)
 
     async def record_lost(self, row: TaskRow, max_lost: int) -> TaskOutcome:
-        """A task whose worker is gone, with its whole process.
+        """Handle a task whose worker process has ended.
 
-        Again, or put aside when it has had enough of them.
+        Run it again, or quarantine it after `max_lost`.
         """
         active = self._active
         active.progress.lost += 1
@@ -325,7 +313,7 @@ class TaskRunner:
 
 
 def _is_budget_interrupt(answer: AgentResult, account: Any) -> bool:
-    """Whether a call with a session was paused because the batch's budget is gone."""
+    """Return whether a call with a session was paused because the batch's budget is spent."""
     if account is None:
         return False
     values = [getattr(interrupt, "value", interrupt) for interrupt in answer.interrupts]

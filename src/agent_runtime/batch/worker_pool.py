@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent_runtime.batch.task_runner import TaskRunner
 
 CANCEL_WAIT_S = 2.0
-"""What a task may take to end after its cancel, before it is left alone."""
+"""Seconds a cancelled task may take to end before it is abandoned."""
 
 
 class WorkerPool:
@@ -41,10 +41,7 @@ class WorkerPool:
         """
 
     def resize(self, limit: int) -> None:
-        """Have as many workers as may run tasks at once.
-
-        Those that are too many end with their task.
-        """
+        """Set the number of workers; excess ones end after their task."""
         slots = self._active.environment.load_balancer.capacity
         target_size = limit if slots is None else min(limit, slots)
         for _ in range(target_size - len(self._workers)):
@@ -70,14 +67,14 @@ class WorkerPool:
         self._surplus = max(0, self._surplus - 1)
 
     async def _run_task(self, row: TaskRow) -> bool:
-        """Run a task; False when this worker's place was given to another one meanwhile."""
+        """Run a task; return False when this worker was replaced meanwhile."""
         active = self._active
         load_balancer = self._active.environment.load_balancer
         slot = None
         abandoned = False
         try:
             slot = load_balancer.acquire_nowait() or await load_balancer.acquire()
-            if active.queue.paused:  # meanwhile nothing may be begun any more
+            if active.queue.paused:  # paused meanwhile: no task may start
                 active.queue.requeue(row)
                 return True
             row.dispatch_count = row.dispatch_count + 1
@@ -99,7 +96,7 @@ class WorkerPool:
         return not abandoned
 
     def abandon(self, attempt: Attempt) -> None:
-        """Have another worker take the place of one whose task does not end."""
+        """Abandon an attempt that ignores its cancel, and replace its worker."""
         active = self._active
         active.writer.enqueue(self._task_runner.abandon(attempt))
         active.environment.load_balancer.release(attempt.backend_slot)

@@ -1,4 +1,4 @@
-"""Budgets, and the accounts that a call draws on because of them."""
+"""Define budgets, and the accounts that a call draws on because of them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ MAX_TOKENS = 10**15
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one scope may spend in one period, in USD, in tokens (input plus output), or both.
+    """Limit the spending of one scope in one period, in USD, tokens (input plus output), or both.
+
+    Names are those of the application, unquoted. Of the budgets of one scope and period the one
+    with the most names applies: a user's before that of the tenant's users, and that before one for
+    all.
 
     Args:
         scope: `run` (one call with everything inside it), `session`, `user`, `tenant`, `template`
-            or `global`. Each user, tenant, ... has an account of its own.
+            or
+            `global`. Each user, tenant, ... has an account of its own.
         usd: above 0 and finite; exact to a millionth.
         tokens: at least 1.
         per: `hour`, `day` or `month` (UTC), or `total`; a run has no period.
@@ -36,11 +41,7 @@ class Budget:
         user: the one user of `tenant` that it is for; for the scope `user`.
         warn_at: shares of the budget at which a `budget.warning` event is published.
 
-    Names are as the application has them, nothing quoted. Of the budgets of one scope and period
-    the one with most names counts: that of a user before that of the tenant's users, and that
-    before one for all.
-
-    Raises ConfigurationError for a budget that cannot be one.
+    Raises ConfigurationError for an invalid budget.
     """
 
     scope: Scope
@@ -74,12 +75,15 @@ class Budget:
 
     @property
     def micro_usd(self) -> int | None:
-        """The limit in whole micro-USD."""
+        """Return the limit in whole micro-USD."""
         return None if self.usd is None else int(_validate_usd(self.usd) * MICROS_PER_USD)
 
     @property
     def names(self) -> int:
-        """How many names the budget has: the most special one of a scope and period counts."""
+        """Return how many names the budget has.
+
+        The most specific one of a scope and period applies.
+        """
         return sum(name is not None for name in (self.only, self.tenant, self.user))
 
     def is_for(self, caller: Caller) -> bool:
@@ -95,12 +99,12 @@ class Budget:
 def fault_of_names(
     scope: Scope, only: str | None, tenant: str | None, user: str | None
 ) -> str | None:
-    """Return why no call could ever be one that the budget of these names is for, or None.
+    """Return why no call could ever match a budget with these names, or None.
 
-    A budget that matches nobody would limit nothing, in silence.
+    A budget without a match would limit nothing, silently.
     """
     if any(name is not None and not name.strip() for name in (only, tenant, user)):
-        return "a budget is for a name, and a blank one is none"
+        return "a budget's name must not be blank"
     if only is not None and scope == "user":
         return (
             "the budget of one user says `tenant` and `user`, not `only`: tenant: ..., "
@@ -137,9 +141,9 @@ def _validate_usd(value: Decimal | float | str) -> Decimal:
 
 
 def accounts_of(budgets: Iterable[Budget], caller: Caller, now_s: float) -> tuple[Account, ...]:
-    """The accounts that a call draws on; of two budgets of one account the smaller counts.
+    """Return the accounts that a call draws on, without those of runs.
 
-    Runs are not in it.
+    Of two budgets of one account the smaller applies.
     """
     accounts: dict[str, Account] = {}
     matching_budgets = [
@@ -180,7 +184,7 @@ def merge_accounts(sources: Iterable[tuple[Account, ...]]) -> tuple[Account, ...
 
 
 def run_limits(budgets: Iterable[Budget]) -> tuple[int | None, int | None]:
-    """What one run may spend: micro-USD and tokens."""
+    """Return the limits of one run: micro-USD and tokens."""
     usd = tokens = None
     for budget in budgets:
         if budget.scope == "run":
@@ -194,7 +198,7 @@ def _lower_limit(a: int | None, b: int | None) -> int | None:
 
 
 def _current_period(per: Period, now_s: float) -> tuple[str, float | None]:
-    """The period that `now_s` is in, and when it ends, in seconds since the epoch."""
+    """Return the period that contains `now_s`, and its end in Unix seconds."""
     if per == "total":
         return "total", None
     now = datetime.fromtimestamp(now_s, UTC).replace(minute=0, second=0, microsecond=0)

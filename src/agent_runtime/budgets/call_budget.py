@@ -1,4 +1,4 @@
-"""What one call may spend: holds on the accounts that it draws on, and what becomes of them."""
+"""Reserve and settle the spending of one call on its budgets."""
 
 from __future__ import annotations
 
@@ -41,22 +41,24 @@ LOG.addHandler(logging.NullHandler())
 
 
 class LedgerRequest(NamedTuple):
-    """What the ledger is asked."""
+    """Hold one request to the ledger."""
 
     settlements: list[Settlement]
     reservation: ReservationRequest | None
 
 
 class CallBudget:
-    """The money of one call. Nested agents' purses draw on the one around them as well.
+    """Manage the reservations of one call.
+
+    Nested agents also draw on the budgets of the outer call.
 
     Args:
-        ledger: where the accounts are; `accounts` those that the call draws on.
-        labels: of the spending in reports; the model's name is put in.
-        spending: how to spend.
+        ledger: the ledger; `accounts` are those that the call draws on.
+        labels: labels of the spending in reports; the model's name is added.
+        spending: the spending policy.
         run_limits: micro-USD and tokens that the run itself may spend, None for no limit.
-        parent: the budget of the run around this one.
-        on_charge: hears what endings changed on the accounts.
+        parent: the budget of the outer call.
+        on_charge: called with what settlements changed on the accounts.
     """
 
     def __init__(
@@ -94,17 +96,17 @@ class CallBudget:
 
     @property
     def is_limited(self) -> bool:
-        """Whether anything limits the spending."""
+        """Return whether anything limits the spending."""
         return bool(self.accounts or self.run_budgets)
 
     @property
     def limits_usd(self) -> bool:
-        """Whether there is a limit in USD."""
+        """Return whether there is a limit in USD."""
         accounts = any(a.limit_micro_usd is not None for a in self.accounts)
         return accounts or any(b.limit_micro_usd is not None for b in self.run_budgets)
 
     def is_own_account(self, account: str) -> bool:
-        """Whether a refusal's account is this budget's own, and not one of those around it."""
+        """Return whether an account is this budget's own, and not one of an outer call."""
         return any(a.key == account for a in self.own_accounts) or (
             account == "run" and bool(self.own_run_budgets)
         )
@@ -127,9 +129,9 @@ class CallBudget:
         return self._accept_answer(request, granted, answer)
 
     async def areserve(self, minimum: Amount, requested: Amount, key: str | None = None) -> Grant:
-        """`draw` for async callers.
+        """Reserve for async callers.
 
-        Cancelled while it waits it holds nothing for longer than until the call's end.
+        When cancelled while waiting, it holds nothing after the call's end.
         """
         if self.ledger.instant:
             return self.reserve(minimum, requested, key)
@@ -143,7 +145,7 @@ class CallBudget:
     def _plan_reservation(
         self, minimum: Amount, requested: Amount, key: str | None
     ) -> tuple[Amount, Reservation | None, LedgerRequest | None]:
-        """Return what the run's budgets grant, and a reservation or a request to the ledger."""
+        """Return the grant of the run's budgets, and a reservation or a request to the ledger."""
         with self._lock:
             granted = (
                 self._reserve_from_run_budgets(minimum, requested)
@@ -186,7 +188,7 @@ class CallBudget:
 
     @contextmanager
     def _release_on_failure(self, request: LedgerRequest, granted: Amount) -> Iterator[None]:
-        """When the answer does not come, what it may hold is given back with the next trip."""
+        """When no answer arrives, release the possible reservation with the next transaction."""
         try:
             yield
         except BaseException as error:
@@ -234,10 +236,7 @@ class CallBudget:
         return granted
 
     def settle(self, grant: Grant | None, actual: Amount, spend: Spend | None) -> None:
-        """Say what a model call cost in the end.
-
-        It is written with the next trip, or when the budget is closed.
-        """
+        """Settle a model call at its actual cost, with the next transaction or on `close`."""
         with self._lock:
             if spend is not None and (grant is None or grant.reservation is None):
                 self._unreserved_spend.append(spend)
@@ -265,10 +264,10 @@ class CallBudget:
         )
 
     async def close(self) -> None:
-        """Write what has not been written; shielded, so that a cancelled call settles too.
+        """Write all pending settlements; shielded, so that a cancelled call settles too.
 
-        What a failing store does not take is kept by the ledger for its next call; if none comes
-        before the leases of the holds end, they are charged at their estimate until then.
+        Settlements that a failing store refuses are deferred by the ledger to its next operation;
+        without one before the reservations expire, these are charged at their estimate until then.
         """
         with self._lock:
             for idle_reservation in [h for h in self._reservations.values() if not h.open_calls]:

@@ -1,4 +1,4 @@
-"""What a call holds of its budgets while its model calls run."""
+"""Define the reservations of a call on its budgets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reservation:
     spends: list[Spend] = field(default_factory=list)
 
     def has_remaining(self, requested: Amount) -> bool:
-        """Whether so much of it is left."""
+        """Return whether `requested` is still available."""
         remaining = subtract_amounts(self.granted, add_amounts(self.used, self.in_use))
         return remaining.micro_usd >= requested.micro_usd and remaining.tokens >= requested.tokens
 
@@ -36,7 +36,7 @@ class RunBudget:
     reserved: Amount = ZERO_AMOUNT
 
     def grant(self, minimum: Amount, requested: Amount) -> Amount | None:
-        """What of `requested` is left, or None when that is less than `minimum`."""
+        """Return the available part of `requested`, or None when that is less than `minimum`."""
         usd, tokens = requested
         if self.limit_micro_usd is not None:
             usd = min(usd, self.limit_micro_usd - self.spent.micro_usd - self.reserved.micro_usd)
@@ -47,7 +47,7 @@ class RunBudget:
 
 @dataclass(slots=True)
 class Grant:
-    """What one model call was granted; `Purse.end` says what it took."""
+    """Describe the grant of one model call; `CallBudget.settle` ends it."""
 
     granted: Amount
     reservation: Reservation | None
@@ -55,10 +55,10 @@ class Grant:
 
 
 def add_amounts(a: Amount, b: Amount) -> Amount:
-    """The sum."""
+    """Return the sum."""
     return Amount(a.micro_usd + b.micro_usd, a.tokens + b.tokens)
 
 
 def subtract_amounts(a: Amount, b: Amount) -> Amount:
-    """The difference."""
+    """Return the difference."""
     return Amount(a.micro_usd - b.micro_usd, a.tokens - b.tokens)

@@ -16,17 +16,14 @@ _PROVIDERS = {
 _PATH_PREFIX = re.compile(r"^(?:models|publishers/[^/]+/models|projects/.+/models|endpoints)/")
 _REGION_PREFIX = re.compile(r"^(?:us|eu|apac|jp|au|ca|global|us-gov)\.")
 _OPEN_WEIGHTS = re.compile(r"^gpt-oss")
-"""Models of a provider's table that anybody may run.
-
-At an address of its own one costs what its server costs.
-"""
+"""Models of a provider's table that anyone may host; on another host the table's price is wrong."""
 
 
 def provider_of(snapshot: Any, provider: str, base_url: str) -> tuple[str | None, bool]:
     """Return the id of the provider that bills, and whether the address is unknown.
 
-    The address decides where it is a known provider's: an OpenAI client may talk to any of them. A
-    server at an address of its own is not taken for a provider by the name of its model.
+    A known provider's address decides: an OpenAI client may call any of them. A server at an
+    unknown address is not identified by the name of its model.
     """
     if base_url:
         address = _lower_host(base_url)
@@ -50,12 +47,10 @@ def _lower_host(address: str) -> str:
 
 
 def names_of(model: str, *, is_own_address: bool) -> Iterator[str]:
-    """Yield the names to try, the model's own first.
+    """Yield the names to look up, the model's own first.
 
-    Paths, regions and the parts of an ARN stand before others.
-
-    At an address of its own only the name itself counts: what stands behind a path there is
-    somebody's copy.
+    Prefixes such as paths, regions and parts of an ARN are stripped for further names. At an
+    unknown address only the name itself counts: the model behind a path there may be a copy.
     """
     if is_own_address:
         if not _OPEN_WEIGHTS.match(model):

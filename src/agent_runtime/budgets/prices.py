@@ -1,4 +1,4 @@
-"""What model calls cost: the `genai-prices` table, and prices of one's own beside it."""
+"""Price model calls by the `genai-prices` table and by custom prices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.messages.ai import UsageMetadata
 
 FREE_PROVIDERS = frozenset({"offline", "scripted"})
-"""Providers that run in this process and bill nobody."""
+"""Providers that run in this process and charge nothing."""
 MAX_USD_PER_MILLION = 10_000
 """No price is higher: a figure above it was meant for another unit."""
 MAX_USD_PER_REQUEST = 100
@@ -37,12 +37,10 @@ MAX_USD_PER_REQUEST = 100
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for one token of each kind, and for a request.
+    """Define USD per token of each kind, and per request.
 
-    Parts of the input and the output have rates of their own.
-
-    `is_exact` is False for a price that is the nearest known one: the table has none for the
-    service tier.
+    Parts of the input and the output have rates of their own. `is_exact` is False for the nearest
+    known price: the table has none for the service tier.
     """
 
     input: Decimal
@@ -58,12 +56,12 @@ class Price:
     request: Decimal = Decimal(0)
     is_exact: bool = True
     table: Callable[[TokenCounts], Decimal | None] | None = field(default=None, compare=False)
-    """Prices that depend on how much is bought: asked for each call, instead of the rates above."""
+    """Computes prices that depend on the quantity, for each call, instead of the rates above."""
 
     def cost_usd(self, usage: UsageMetadata | TokenCounts) -> Decimal | None:
         """Return the price of one model call in USD.
 
-        None when its figures contradict each other, or are none.
+        None for missing or contradictory counts.
         """
         counts = usage if isinstance(usage, TokenCounts) else token_counts(usage)
         if counts is None:
@@ -120,7 +118,7 @@ _OUTPUT_KINDS = frozenset({"output", "output_audio", "output_image", "reasoning"
 
 
 def _price_from_rates(rates: Mapping[str, Decimal], **extra_fields: Any) -> Price:
-    """Return a price of rates by kind; a missing kind costs what input or output costs."""
+    """Build a price from rates by kind; a missing kind costs as much as input or output."""
     all_rates: dict[str, Any] = {
         kind: rates.get(kind, rates["output" if kind in _OUTPUT_KINDS else "input"])
         for kind in _TOKEN_KINDS
@@ -135,17 +133,19 @@ MAX_FILE_BYTES = size_limit("prices_bytes")
 
 
 class PriceTable:
-    """Prices by provider and model, as LangChain names them (`openai`, `gpt-5-mini`).
+    """Look up prices by provider and model, as LangChain names them (`openai`, `gpt-5-mini`).
+
+    `version` identifies the prices. Raises ConfigurationError for an invalid price.
 
     Args:
-        custom_prices: prices of one's own, which go before the table's: `{"openai:gpt-5-mini":
-            {"input": 0.25, "output": 2}}`, in USD for a million tokens; further kinds are
-            cache_read, cache_write, cache_write_1h, input_audio, input_image, output_audio,
-            output_image and reasoning, and request, in USD for each call. `"free"` instead of a
-            map: costs nothing. `provider:*` is any model.
+        custom_prices: prices that precede the table's: `{"openai:gpt-5-mini": {"input": 0.25,
+            "output":
+            2}}`, in USD for a million tokens; further kinds are cache_read, cache_write,
+            cache_write_1h, input_audio, input_image, output_audio, output_image and reasoning, and
+            request, in USD for each call. `"free"` instead of a map: costs nothing. `provider:*` is
+                any
+            model.
         clock: Unix seconds, for prices that depend on the date and the hour.
-
-    `version` says which prices these are. Raises ConfigurationError for a price that cannot be one.
     """
 
     def __init__(
@@ -191,15 +191,15 @@ class PriceTable:
         *,
         base_url: str = "",
     ) -> Price | None:
-        """Return the price of a model, or None when it is not known.
+        """Return the price of a model, or None when it is unknown.
 
         Args:
-            provider: LangChain's name of it, `unknown` when nobody says.
-            model: as it is asked for, or as an answer names it.
-            conditions: what else the price depends on, as the answer says: its service tier, speed,
-            processing.
+            provider: LangChain's name of it, or `unknown`.
+            model: the requested name, or the one in an answer.
+            conditions: further conditions of the price in the answer: service tier, speed,
+                processing.
             at: when the call was made, in Unix seconds; now by default.
-            base_url: the server's address, where it is not the client's own.
+            base_url: the server's address, where it is not the client's default.
         """
         if (custom_name := self._custom_price_name(provider, model)) is not None:
             return self._custom_prices[custom_name]
@@ -230,8 +230,8 @@ class PriceTable:
     ) -> HighestRates | None:
         """Return the highest rates that a call within `for_s` seconds may be billed at.
 
-        `requested` is what the request says; a service tier that it does not say is the account's
-        own, so the highest.
+        `requested` has the conditions of the request; a service tier that it leaves out is the
+        account's default, so the highest one counts.
         """
         if (custom_name := self._custom_price_name(provider, model)) is not None:
             return self._custom_highest_rates[custom_name]
@@ -255,7 +255,7 @@ class PriceTable:
 
 MAX_CACHED = 1_000
 PRICES = PriceTable()
-"""Without prices of one's own."""
+"""The table without custom prices."""
 
 
 def preload_price(provider: str, model: str) -> None:
@@ -297,7 +297,7 @@ def _parse_custom_price(name: str, value: Any) -> Price:
 
 
 def _exact_price(model: TableModel, prices: Any, conditions: Conditions) -> Price:
-    """Make the price of calls that are billed by one `ModelPrice`; it takes 3 ms, and is kept."""
+    """Build the price of calls that are billed by one `ModelPrice`; it takes 3 ms."""
 
     def cost(counts: TokenCounts) -> Decimal | None:
         from genai_prices import Usage

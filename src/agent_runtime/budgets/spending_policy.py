@@ -11,23 +11,24 @@ from agent_runtime.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class SpendingPolicy:
-    """How a call with budgets spends.
+    """Configure how a call with budgets spends.
 
     Args:
         on_exhausted: `stop` raises BudgetExceeded; `pause` ends a call that has a session as
-            interrupted: it goes on when it is resumed after the budget was raised.
-        unknown_price: `refuse` a model whose price nobody knows when the call has a budget in USD,
-        or `allow` it.
-        max_output_tokens: reserved for, and sent as the limit of, a model call that does not say
-        its own.
+            interrupted: resume it after the budget was raised.
+        unknown_price: `refuse` a model of unknown price when the call has a budget in USD, or
+            `allow`
+            it.
+        max_output_tokens: reserved for, and sent as the limit of, a model call without a limit.
         min_output_tokens: a model call that cannot afford so much output is refused.
-        slab_calls: how many model calls' worth is reserved in one trip.
-        hold_ttl_s: after how long a hold that nobody ended is charged at its estimate: longer than
-        a model call takes.
+        slab_calls: how many model calls one reservation covers.
+        hold_ttl_s: seconds after which a reservation that was never settled is charged at its
+            estimate:
+            longer than a model call takes.
         input_bound: the most tokens that a request's messages and arguments can have; by default a
             third of its bytes.
 
-    Raises ConfigurationError for a value that cannot be one.
+    Raises ConfigurationError for an invalid value.
     """
 
     on_exhausted: Literal["stop", "pause"] = "stop"

@@ -15,9 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from agent_runtime.budgets.model_names import names_of, provider_of
 
 Conditions: TypeAlias = tuple[tuple[str, str], ...]
-"""What a price depends on beside the time, as the table names it.
-
-`(("service_tier", "priority"),)`.
+"""Conditions of a price beside the time, in the table's terms: `(("service_tier", "priority"),)`.
 """
 PICO = 10**12
 """Pico-USD in a USD: a worst case is computed before each call, and decimals are slow."""
@@ -28,11 +26,9 @@ DEFAULT_TIERS = frozenset({"", "auto", "default", "standard", "standard_only", "
 
 
 class HighestRates(NamedTuple):
-    """The most that a call can cost, in whole pico-USD.
+    """Bound the cost of a call, in whole pico-USD per token of input, of output, and per request.
 
-    For a token of input, one of output, and for the request.
-
-    `starts` are the lengths of input above which the rates at the same place hold, the first one 0.
+    `starts` are the lengths of input from which the rates at the same index apply, the first one 0.
     """
 
     starts: tuple[int, ...]
@@ -69,7 +65,7 @@ class TableModel:
 
     @property
     def has_token_price(self) -> bool:
-        """Whether tokens have a price at all.
+        """Return whether tokens have a price.
 
         Some models are billed by the second or the image alone.
         """
@@ -77,7 +73,7 @@ class TableModel:
         return prices.output_mtok is not None
 
     def has_tier(self, name: str, value: str) -> bool:
-        """Tell whether the table has a price of its own for this condition."""
+        """Return whether the table has a separate price for this condition."""
         return any(variant.when.get(name) == value for variant in self._variants)
 
     def prices_at(self, at: float, conditions: Conditions) -> Any:
@@ -141,8 +137,8 @@ class TableModel:
     def _may_apply(name: str, value: str, requested_by_name: Mapping[str, str]) -> bool:
         if name == "service_tier":
             return requested_by_name.get(name, "auto") in ("auto", value)
-        # Fast modes and batches are asked for; a route or a kind of search may be chosen by the
-        # provider.
+        # Fast modes and batches are requested; a route or a kind of search may be the provider's
+        # choice.
         return requested_by_name.get(name) == value if name in ("speed", "processing") else True
 
     def _lookup_prices(self, at: float, conditions: Conditions) -> Any:

@@ -12,10 +12,11 @@ TIER_PREFIXES = ("priority", "flex")
 
 
 class TokenCounts(NamedTuple):
-    """Counts of one call; `input` contains all other kinds of input, `output` those of output.
+    """Count the tokens of one call.
 
-    `cache_write_1h` is the part of `cache_write` that is kept for an hour. `service_tier` is what
-    the names of the details say, empty for the default.
+    `input` includes all other kinds of input, `output` those of output. `cache_write_1h` is the
+    part of `cache_write` that is cached for an hour. `service_tier` comes from the names of the
+    details, empty for the default.
     """
 
     input: int
@@ -83,8 +84,8 @@ def token_counts(usage: Mapping[str, Any]) -> TokenCounts | None:
     for count in counts:
         if not _is_count(count):
             return None
-    # langchain-anthropic counts writes with a time to live under their own names, and says 0 for
-    # the sum of them.
+    # langchain-anthropic counts writes with a time to live under separate names, and reports 0 for
+    # their sum.
     return TokenCounts(*counts[:3], writes or long_writes + short_writes, *counts[4:10], tier)  # type: ignore[arg-type]
 
 
@@ -109,10 +110,10 @@ def parse_text_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_sent_as_text(usage: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
-    """Tell whether a provider sent its figures as text, which LangChain converts.
+    """Return whether a provider sent its counts as text, which LangChain converts.
 
-    `answer` is the raw metadata of the answer. A stream has none: there the sum of two texts gives
-    it away.
+    `answer` is the raw metadata of the answer. A stream has none: there the sum of two texts
+    reveals it.
     """
     raw = answer.get("token_usage") or answer.get("usage")
     if isinstance(raw, Mapping) and any(

@@ -1,4 +1,4 @@
-"""Values as sealed bytes, and what of a run's metadata may be stored."""
+"""Encode and seal values, and select the metadata of a run that may be stored."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ _CREDENTIAL = re.compile(
 
 
 class Blobs:
-    """`close` makes a sealed blob of a value, `open` the value of a blob.
-
-    The place says which blob it is.
-    """
+    """Convert values to sealed blobs and back. The location is part of each blob's seal."""
 
     __slots__ = ("codec", "seal")
 
@@ -34,25 +31,28 @@ class Blobs:
         self.seal = seal
 
     def encode(self, value: Any, *location_parts: str) -> bytes:
-        """Sealed bytes; raises StateNotSerializable."""
+        """Return sealed bytes; raises StateNotSerializable."""
         return self.seal.seal(self.codec.encode(value), SEPARATOR.join(location_parts))
 
     def seal_payload(self, payload: bytes, *location_parts: str) -> bytes:
-        """Sealed bytes of what has been encoded already."""
+        """Return the sealed bytes of an encoded payload."""
         return self.seal.seal(payload, SEPARATOR.join(location_parts))
 
     def unseal_payload(self, data: bytes, *location_parts: str) -> bytes:
-        """The verified bytes, not decoded; raises CheckpointCorrupt or CheckpointVersion."""
+        """Return the verified payload, not decoded.
+
+        Raises CheckpointCorrupt or CheckpointVersion.
+        """
         return self.seal.unseal(data, SEPARATOR.join(location_parts))
 
     def decode_list(self, data: bytes, *location_parts: str) -> tuple[list[Any], bytes]:
-        """`open` for what `Codec.encode_list` made."""
+        """Decode a blob of `Codec.encode_list`."""
         return self._unseal_and_decode(data, self.codec.decode_list, location_parts)
 
     def decode(self, data: bytes, *location_parts: str) -> tuple[Any, bytes]:
-        """The value and its payload; raises CheckpointCorrupt or CheckpointVersion.
+        """Return the value and its payload; executes nothing that the bytes name.
 
-        Runs nothing that bytes name.
+        Raises CheckpointCorrupt or CheckpointVersion.
         """
         return self._unseal_and_decode(data, self.codec.decode, location_parts)
 
@@ -65,7 +65,7 @@ class Blobs:
         if not has_shape(value):
             location = SEPARATOR.join(location_parts)
             raise CheckpointCorrupt(
-                location, "its bytes are whole, but are not what is stored here", damaged=False
+                location, "its bytes are intact, but of another type", damaged=False
             )
         return value
 
@@ -82,7 +82,7 @@ class Blobs:
 
 
 def storable_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
-    """What LangGraph would persist, without anything whose name says that it is a credential.
+    """Return the metadata that LangGraph would persist, without names of credentials.
 
     LangGraph copies every scalar of `configurable` and of the config's metadata into each
     checkpoint.

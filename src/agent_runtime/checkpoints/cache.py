@@ -15,10 +15,7 @@ MAX_CHECKPOINTS = 256
 
 @dataclass(slots=True)
 class CachedCheckpoint:
-    """What is known of a checkpoint without reading it.
-
-    Its references, its stored lists, and other values' bytes.
-    """
+    """Cache a checkpoint: its references, its stored lists, and the bytes of other values."""
 
     checkpoint_id: str
     versions: dict[str, Any]

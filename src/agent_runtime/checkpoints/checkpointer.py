@@ -34,23 +34,24 @@ _PAGE = 50
 
 
 class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
-    """A LangGraph saver, sync and async in one class.
+    """Save LangGraph checkpoints, for sync and async callers in one class.
 
-    `MemoryCheckpointer` and its siblings bring the storage.
-
-    A step stores what it adds: lists are chunks that later checkpoints share, so a conversation
-    grows linearly. Every blob is sealed (`Seal`) and read by an allow-list (`Codec`); one that does
-    not verify raises CheckpointCorrupt, is quarantined, and its thread takes no more writes.
+    Its subclasses add a backend: `MemoryCheckpointer`, `SqliteCheckpointer`, `RedisCheckpointer`. A
+    step stores its changes only: lists are chunks that later checkpoints share, so a conversation
+    grows linearly. Every blob is sealed (`Seal`) and read by an allow-list (`Codec`); a blob that
+    does not verify raises CheckpointCorrupt and is quarantined, and its thread accepts no more
+    writes.
 
     Args:
         backend: the storage.
         allowed_types: application classes that states may contain (pydantic models, dataclasses,
-        enums).
+            enums).
         mac_key: 32 to 64 secret bytes; then blobs carry a MAC instead of a digest.
-        ttl_s: seconds after its last use at which a thread is forgotten; None keeps it.
+        ttl_s: seconds after its last use at which a thread expires; None keeps it.
 
     Its methods raise StoreError when the store fails, StateNotSerializable, CheckpointVersion, and
-    StaleWriter when a turn of the session layer holds the thread and the caller is not that turn.
+    StaleWriter when a turn of the session layer has leased the thread and the caller is not that
+    turn.
     """
 
     def __init__(
@@ -71,9 +72,9 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         )
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
-        """A copy that also knows these types; it shares the storage."""
+        """Return a copy that allows these types as well; it shares the storage."""
         clone = copy.copy(self)
-        clone._cache = CheckpointCache()  # what was read with the other allow-list stays there
+        clone._cache = CheckpointCache()  # values read with the other allow-list stay there
         clone.blobs = Blobs(self.blobs.codec.with_allowed_types(extra_allowlist), self.blobs.seal)
         return clone
 
@@ -84,8 +85,8 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the version of a channel after `current`: the next integer.
 
-        A thread that one of LangGraph's own savers began has text for versions, ordered by a number
-        of 32 digits; it goes on in the same form.
+        Threads from LangGraph's own savers have versions as text, ordered by a number of 32 digits;
+        they continue in that form.
         """
         if isinstance(current, str):
             return f"{int(current.partition('.')[0]) + 1:032}.{0:016}"
@@ -94,11 +95,11 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
     # -- LangGraph's interface
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that `config` names, or the thread's latest, or None."""
+        """Return the checkpoint that `config` names, or the thread's latest, or None."""
         return self.run(self.get_tuple_operation(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """`get_tuple` for async callers."""
+        """Run `get_tuple` for async callers."""
         return await self.arun(self.get_tuple_operation(config))
 
     def put(
@@ -118,7 +119,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """`put` for async callers."""
+        """Run `put` for async callers."""
         return await self.arun(self.put_operation(config, checkpoint, metadata))
 
     def put_writes(
@@ -128,7 +129,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Store what a task wrote after the checkpoint that `config` names."""
+        """Store a task's writes after the checkpoint that `config` names."""
         self.run(self.put_writes_operation(config, writes, task_id, task_path))
 
     async def aput_writes(
@@ -138,7 +139,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """`put_writes` for async callers."""
+        """Run `put_writes` for async callers."""
         await self.arun(self.put_writes_operation(config, writes, task_id, task_path))
 
     def list(
@@ -149,7 +150,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """Checkpoints, newest first, read page by page; None lists every thread's."""
+        """Yield checkpoints, newest first, read page by page; of all threads for None."""
         yield from _Listing(self, config, filter, before, limit)
 
     async def alist(
@@ -160,7 +161,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """`list` for async callers."""
+        """Run `list` for async callers."""
         listing = _Listing(self, config, filter, before, limit)
         while (checkpoint_tuple := await self.arun(listing.next())) is not None:
             yield checkpoint_tuple
@@ -170,15 +171,15 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         self.run(upkeep.delete_thread(self, str(thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """`delete_thread` for async callers."""
+        """Run `delete_thread` for async callers."""
         await self.arun(upkeep.delete_thread(self, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete what these runs wrote."""
+        """Delete the writes and checkpoints of these runs."""
         self.run(upkeep.delete_for_runs(self, run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """`delete_for_runs` for async callers."""
+        """Run `delete_for_runs` for async callers."""
         await self.arun(upkeep.delete_for_runs(self, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -189,15 +190,15 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         self.run(upkeep.copy_thread(self, source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """`copy_thread` for async callers."""
+        """Run `copy_thread` for async callers."""
         await self.arun(upkeep.copy_thread(self, source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Keep each namespace's latest checkpoint and what it needs; `delete` keeps nothing."""
+        """Keep each namespace's latest checkpoint and its dependencies; `delete` keeps nothing."""
         self.run(upkeep.prune(self, thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """`prune` for async callers."""
+        """Run `prune` for async callers."""
         await self.arun(upkeep.prune(self, thread_ids, strategy))
 
 
@@ -232,7 +233,7 @@ class _Listing:
             yield checkpoint_tuple
 
     def next(self) -> Operation[CheckpointTuple | None]:
-        """The next checkpoint that matches, or None at the end."""
+        """Return the next matching checkpoint, or None at the end."""
         if (
             not self._is_single_thread
             and not self._thread
@@ -279,7 +280,7 @@ class MemoryCheckpointer(Checkpointer):
     @classmethod
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str = "", **settings: Any) -> AsyncIterator[Self]:
-        """A saver for the length of an `async with`; the string is not used."""
+        """Open a saver for the duration of an `async with`; the string is not used."""
         yield cls(**settings)
 
 
@@ -289,7 +290,7 @@ class SqliteCheckpointer(Checkpointer):
     @classmethod
     @asynccontextmanager
     async def from_conn_string(cls, conn_string: str, **settings: Any) -> AsyncIterator[Self]:
-        """A saver on the file at `conn_string` for the length of an `async with`."""
+        """Open a saver on the file at `conn_string` for the duration of an `async with`."""
         from agent_runtime.checkpoints.backends.sqlite import SqliteCheckpointBackend
 
         backend_settings = {

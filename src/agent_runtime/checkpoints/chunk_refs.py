@@ -14,21 +14,21 @@ Ranges: TypeAlias = tuple[tuple[int, int], ...]
 Short however long a conversation is.
 """
 MAX_CHUNKS = 1_000_000
-"""Of one checkpoint; a step adds one for each list that it changes, and reading looks at each."""
+"""Most chunks of one checkpoint; a step adds one for each changed list, and reading visits each."""
 MAX_NUMBER = 2**63
 Refs: TypeAlias = dict[str, Ranges]
 """Chunk numbers by channel."""
 
 
 def with_number(ranges: Ranges, number: int) -> Ranges:
-    """`ranges` with one number more at the end."""
+    """Return `ranges` extended by one number."""
     if ranges and ranges[-1][1] == number - 1:
         return (*ranges[:-1], (ranges[-1][0], number))
     return (*ranges, (number, number))
 
 
 def first_numbers(ranges: Ranges, count: int) -> Ranges:
-    """The ranges of the first `count` numbers."""
+    """Return the ranges of the first `count` numbers."""
     leading_ranges: list[tuple[int, int]] = []
     for first, last in ranges:
         if count <= 0:
@@ -39,18 +39,18 @@ def first_numbers(ranges: Ranges, count: int) -> Ranges:
 
 
 def numbers_in(ranges: Ranges) -> Iterator[int]:
-    """Every number, in order."""
+    """Yield every number, in order."""
     for first, last in ranges:
         yield from range(first, last + 1)
 
 
 def next_number(ranges: Ranges) -> int:
-    """A number above all of `ranges`."""
+    """Return a number above all of `ranges`."""
     return max((last + 1 for _, last in ranges), default=0)
 
 
 def format_refs(refs: Refs) -> str:
-    """The string of `refs`."""
+    """Return `refs` as a string."""
     return ";".join(
         f"{quote(channel, safe='')}={','.join(str(a) if a == b else f'{a}-{b}' for a, b in ranges)}"
         for channel, ranges in refs.items()

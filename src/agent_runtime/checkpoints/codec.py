@@ -1,7 +1,4 @@
-"""State values as bytes, by an allow-list.
-
-What is not on it is refused when it is written and when it is read.
-"""
+"""Encode state values by an allow-list; other types are refused on writing and on reading."""
 
 from __future__ import annotations
 
@@ -39,10 +36,7 @@ PLAIN = 66
 APPLICATION_TYPE = 67
 FAILURE = 68
 PAIRS = 69
-"""The extension types of the format.
-
-Their numbers are part of it, and none of LangGraph's own serialiser's.
-"""
+"""The extension types of the format, distinct from those of LangGraph's own serialiser."""
 
 _MESSAGE_LIST_TAG = b"r"
 _ANY_LIST_TAG = b"a"
@@ -50,12 +44,10 @@ _ANY_LIST_TAG = b"a"
 
 
 def _builtin_equivalent(value: Any) -> str | list[Any] | dict[Any, Any] | None:
-    """Return the text, list or map that a value of a subclass is equal to.
+    """Return the text, list or map that equals a value of a subclass, or None.
 
-    None where more would be lost.
-
-    `AIMessage.text` is of such a class. One with attributes, or with an equality of its own, is
-    refused.
+    `AIMessage.text` is of such a class. None for one with attributes or its own equality, which
+    would be lost.
     """
     bases: tuple[Any, ...] = (str, list, dict)
     for base in bases:
@@ -70,7 +62,7 @@ def _builtin_equivalent(value: Any) -> str | list[Any] | dict[Any, Any] | None:
 
 
 def is_message_list(data: bytes) -> bool:
-    """Whether `Codec.encode_list` stored a list of LangChain's own messages and nothing else."""
+    """Return whether `Codec.encode_list` stored a list of LangChain's own messages only."""
     return data[:1] == _MESSAGE_LIST_TAG
 
 
@@ -78,9 +70,7 @@ MAX_DEPTH = 64
 """Tuples, messages and the like in each other."""
 LEVELS_PER_EXTENSION = 1024
 MAX_LEVELS = 8 * LEVELS_PER_EXTENSION
-"""Levels of lists and maps.
-
-16,000 of them, in a few KB of a forger's, took the whole stack and ended the process.
+"""Most levels of lists and maps: 16,000 of them, in a few KB, overflowed the stack of the process.
 """
 SAFE_DEPTH = 7
 """So many extensions in each other are always within `MAX_LEVELS`."""
@@ -91,16 +81,16 @@ _PAIR_HEADER = b"\x92"  # the head of a list of two
 
 
 class UnreadableBytes(ValueError):
-    """Bytes that this codec did not write, or that name a type nobody allowed."""
+    """Report bytes that this codec did not write, or that name a type which is not allowed."""
 
 
 class Codec:
-    """Encodes and decodes state values.
+    """Encode and decode state values.
 
     Plain data, dates, decimals, LangChain's messages and documents and LangGraph's own values are
-    known. Other types (pydantic models, dataclasses, enums of the application) are allowed one by
-    one in `allowed_types`, as classes or as `(module, name)`. An unknown type raises
-    StateNotSerializable on the way in and UnreadableBytes on the way out.
+    built in. Other types (pydantic models, dataclasses, enums of the application) are allowed one
+    by one in `allowed_types`, as classes or as `(module, name)`. An unknown type raises
+    StateNotSerializable on encoding and UnreadableBytes on decoding.
     """
 
     def __init__(self, allowed_types: Iterable[type | tuple[str, ...]] = ()) -> None:
@@ -112,13 +102,13 @@ class Codec:
                 self._allowed[":".join(entry)] = None
 
     def with_allowed_types(self, additional_types: Iterable[type | tuple[str, ...]]) -> Codec:
-        """A codec that also knows `additional_types` types."""
+        """Return a codec that also allows `additional_types`."""
         extended = Codec(additional_types)
         extended._allowed = {**self._allowed, **extended._allowed}
         return extended
 
     def encode(self, value: Any) -> bytes:
-        """The bytes of `value`; raises StateNotSerializable and stores nothing half."""
+        """Return the bytes of `value`; raises StateNotSerializable before anything is stored."""
         _NESTING.deepest = 0
         try:
             data = self._pack_value(value)
@@ -129,7 +119,7 @@ class Codec:
         return data
 
     def encode_list(self, items: list[Any]) -> bytes:
-        """The bytes of a list; one of messages alone is stored without a wrapper round each."""
+        """Return the bytes of a list; messages alone are stored without a wrapper for each."""
         rows = []
         for item in items:
             number = CLASS_NUMBERS.get(item.__class__)
@@ -139,7 +129,7 @@ class Codec:
         return _MESSAGE_LIST_TAG + self.encode(rows)
 
     def decode_list(self, data: bytes) -> list[Any]:
-        """The list again; raises UnreadableBytes."""
+        """Return the decoded list; raises UnreadableBytes."""
         decoded = self.decode(data[1:])
         try:
             if is_message_list(data):
@@ -156,8 +146,8 @@ class Codec:
     def decode(self, data: bytes) -> Any:
         """Decode a value; raises UnreadableBytes for bytes this codec would not write."""
         try:
-            # ormsgpack ignores what follows the first value: as one of two it has to be followed by
-            # the mark.
+            # ormsgpack ignores bytes after the first value: as one of a pair it must be followed by
+            # the marker.
             framed = b"".join((_PAIR_HEADER, data, _PACKED_END_MARKER))
             value, end = ormsgpack.unpackb(
                 framed, ext_hook=self._extension_hook(len(framed)), option=_READ_OPTIONS
@@ -167,13 +157,13 @@ class Codec:
             return value
         except (
             Exception
-        ) as error:  # pydantic's, ormsgpack's and whatever a constructor raises for wrong data
+        ) as error:  # any error of pydantic, ormsgpack or a constructor for wrong data
             raise UnreadableBytes(
                 self._decoding_error(data) or f"{type(error).__name__}: {error}"
             ) from error
 
     def _refusal_reason(self, value: Any) -> str:
-        """Why `value` was refused: ormsgpack does not pass on what its callback raised."""
+        """Return why `value` was refused: ormsgpack does not chain its callback's exception."""
         refusals: list[str] = []
 
         def default(inner: Any) -> Any:
@@ -188,7 +178,7 @@ class Codec:
         return refusals[0] if refusals else ""
 
     def _decoding_error(self, data: bytes) -> str:
-        """What went wrong inside an extension type: ormsgpack does not pass it on."""
+        """Return the error inside an extension type: ormsgpack does not chain it."""
         reasons: list[str] = []
         with contextlib.suppress(Exception):
             ormsgpack.unpackb(
@@ -230,9 +220,7 @@ class Codec:
             return self._pack_extension(PLAIN, [plain_writer[0], plain_writer[1](value)])
         if (key := _type_key(cls)) in self._allowed:
             return self._pack_extension(APPLICATION_TYPE, [key, _application_content(value)])
-        if isinstance(
-            value, BaseMessage
-        ):  # a subclass of the application's: kept as the message that it is
+        if isinstance(value, BaseMessage):  # an application's subclass: stored as its message class
             base = next(c for c in cls.__mro__ if c in CLASS_NUMBERS)
             number, message_content, changed_fields = message_to_row(CLASS_NUMBERS[base], value)
             return self._pack_extension(
@@ -261,10 +249,10 @@ class Codec:
     def _extension_hook(
         self, length: int, reasons: list[str] | None = None
     ) -> Callable[[int, bytes], Any]:
-        """Return a reader of extension types for the value in so many bytes.
+        """Return a reader of extension types for a value of `length` bytes.
 
-        ormsgpack counts the levels of lists and maps anew in each extension, 1,024 of them. How
-        many there are around one is not known here, but no more than the bytes around it.
+        ormsgpack restarts its count of levels in each extension, at most 1,024. The number of outer
+        levels is unknown here, but not larger than the number of outer bytes.
         """
         lengths = [length]
         levels = 0
@@ -312,7 +300,8 @@ class Codec:
         if cls is None:
             module, _, name = key.partition(":")
             cls = self._allowed[key] = getattr(importlib.import_module(module), name)
-        # As it was, not made anew: a validator or a __post_init__ that runs twice may change it.
+        # Restored without constructing: a validator or a __post_init__ that runs twice may change
+        # it.
         if issubclass(cls, BaseModel):
             return cls.model_construct(_fields_set=set(content[1]), **content[0])
         if dataclasses.is_dataclass(cls):
@@ -324,7 +313,7 @@ class Codec:
 
 
 class _Pairs:
-    """A dict whose keys are not all text: msgpack would store them as something else."""
+    """Hold a dict with keys other than text, which msgpack would store as something else."""
 
     __slots__ = ("pairs",)
 

@@ -1,4 +1,4 @@
-"""LangChain's messages as rows of plain data, and back: by far the most of what a state holds."""
+"""Convert LangChain's messages, most of a state's volume, to rows of plain data and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from langchain_core.messages import (
 )
 from pydantic import BaseModel
 
-# Stored by their place in this list: new ones are added at the end, none is ever removed.
+# Stored by their index in this list: append new ones, remove none.
 _MESSAGE_CLASSES: list[type[BaseMessage]] = [
     HumanMessage, AIMessage, ToolMessage, SystemMessage, RemoveMessage, AIMessageChunk,
     FunctionMessage, ChatMessage,
@@ -57,10 +57,7 @@ _set_fields, _set_fields_set, _set_extra, _set_private = (
 
 
 def message_to_row(number: int, message: BaseMessage) -> list[Any]:
-    """Return what is stored of a message of the class of this number.
-
-    The number, its content, what is no default.
-    """
+    """Return the row of a message: the number of its class, its content, its non-default fields."""
     fields = message.__dict__
     default_of = _DEFAULTS[number].get
     changed_fields = {
@@ -72,10 +69,9 @@ def message_to_row(number: int, message: BaseMessage) -> list[Any]:
 
 
 def message_from_row(number: int, content: Any, changed_fields: dict[str, Any]) -> BaseMessage:
-    """The message of a row again; raises ValueError for what is none."""
-    # Put together, not validated again: LangChain would read tool calls into a message that was
-    # stored without them. (pydantic's own model_construct takes sixty times as long for an
-    # AIMessage.)
+    """Return the message of a row; raises ValueError for an invalid one."""
+    # Assembled, not validated: LangChain would parse tool calls into a message that was stored
+    # without them. (pydantic's own model_construct takes sixty times as long for an AIMessage.)
     if number < 0 or not isinstance(content, (str, list)) or not isinstance(changed_fields, dict):
         raise ValueError("no message")
     cls = _MESSAGE_CLASSES[number]

@@ -44,9 +44,7 @@ from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import CheckpointCorrupt
 
 FENCING_TOKEN_KEY = "__agent_runtime_guard"  # noqa: S105 - the key of a mapping
-"""Under `configurable`: what the session layer holds.
-
-LangGraph passes it on and does not persist it.
+"""The key below `configurable` of the turn's token; LangGraph passes it on and does not persist it.
 """
 
 R = TypeVar("R")
@@ -150,9 +148,7 @@ class CheckpointOperations:
                     shared,
                 )
                 break
-            except (
-                ParentDeleted
-            ):  # somebody deleted the thread: what this process knows of it is of another life
+            except ParentDeleted:  # the thread was deleted: the cache belongs to the deleted one
                 parent = CachedCheckpoint("", {})
                 self.forget(thread)
                 for channel in cached.refs:
@@ -217,11 +213,11 @@ class CheckpointOperations:
                 cached.digests[channel, number] = parent.digests[channel, number]
 
     def combined_digest(self, cached: CachedCheckpoint) -> list[bytes]:
-        """Return the digest over all chunks of a checkpoint, for its row; nothing without a key.
+        """Return the digest over all chunks of a checkpoint, for its row; empty without a key.
 
-        Each chunk is sealed for its place. Without this, chunks of two states that had the same
-        places (the session was put back to an earlier state in between) could be put together into
-        one that never was.
+        Each chunk is sealed for its location. Without the digest, chunks of two states at the same
+        locations (after the session was reset to an earlier state) could be combined into a state
+        that never existed.
         """
         if not self.blobs.seal.is_keyed:
             return []
@@ -235,10 +231,7 @@ class CheckpointOperations:
     def _load_parent(
         self, thread: str, namespace: str, checkpoint_id: str | None
     ) -> Operation[CachedCheckpoint]:
-        """What is stored of the checkpoint to be continued.
-
-        Read when this process does not know it.
-        """
+        """Return the parent checkpoint, from the cache or from the store."""
         if checkpoint_id is None:
             return CachedCheckpoint("", {})
         cached = self._cache.get(thread, namespace)
@@ -252,7 +245,7 @@ class CheckpointOperations:
     def put_writes_operation(
         self, config: RunnableConfig, writes: Any, task_id: str, task_path: str
     ) -> Operation[None]:
-        """Store what a task wrote."""
+        """Store a task's writes."""
         thread, namespace, checkpoint_id = parse_config(config)
         fencing_token: FencingToken | None = config.get("configurable", {}).get(FENCING_TOKEN_KEY)
         sealed_writes = []
@@ -285,7 +278,7 @@ class CheckpointOperations:
         )
 
     def forget(self, thread: str) -> None:
-        """Drop what this process remembers of a thread."""
+        """Drop the cached checkpoints of a thread."""
         self._cache.forget(thread)
 
     # -- reading
@@ -307,7 +300,7 @@ class CheckpointOperations:
     def build_tuple(
         self, thread: str, loaded: LoadedCheckpoint, cached: CachedCheckpoint | None
     ) -> Operation[CheckpointTuple]:
-        """What LangGraph gets for a loaded row."""
+        """Build LangGraph's tuple of a loaded row."""
         row = loaded.row
         content = yield from self.decode_row(thread, row)
         if cached is not None:
@@ -322,7 +315,7 @@ class CheckpointOperations:
         return CheckpointTuple(config, checkpoint, content[1], parent, writes)
 
     def _cache_latest(self, thread: str, namespace: str, candidate: CachedCheckpoint) -> None:
-        # Reading an old checkpoint must not push out what the next step of the conversation needs.
+        # Reading an old checkpoint must not evict the one that the next step needs.
         cached = self._cache.get(thread, namespace)
         if cached is None or cached.checkpoint_id <= candidate.checkpoint_id:
             self._cache.put(thread, namespace, candidate)
@@ -335,7 +328,7 @@ class CheckpointOperations:
         }
 
     def decode_row(self, thread: str, row: CheckpointRow) -> Operation[list[Any]]:
-        """The verified content of a row: checkpoint, metadata, references, list channels."""
+        """Return the verified content of a row: checkpoint, metadata, references, list channels."""
         row_location = ("row", thread, row.namespace, row.checkpoint_id, row.parent_id or "")
         content = yield from self.decode_or_quarantine(
             thread, is_checkpoint_row, row.data, *row_location
@@ -351,7 +344,7 @@ class CheckpointOperations:
     def decode_checkpoint(
         self, thread: str, loaded: LoadedCheckpoint, content: list[Any] | None = None
     ) -> Operation[tuple[dict[str, Any], CachedCheckpoint]]:
-        """The values of a checkpoint, verified, and what to remember of it."""
+        """Return the verified values of a checkpoint, and its cache entry."""
         row = loaded.row
         content = content or (yield from self.decode_row(thread, row))
         cached = CachedCheckpoint(row.checkpoint_id, dict(content[0]["channel_versions"]))
@@ -384,7 +377,7 @@ class CheckpointOperations:
                 cached.payloads[channel] = payloads[0]
         if (
             content[4:] and self.combined_digest(cached) != content[4:]
-        ):  # one of an earlier version says nothing of it
+        ):  # rows of earlier versions lack it
             location = f"row/{thread}/{row.namespace}/{row.checkpoint_id}"
             yield from self.quarantine_and_raise(
                 thread, row.data, CheckpointCorrupt(location, "its chunks are of different states")
@@ -394,7 +387,7 @@ class CheckpointOperations:
     def decode_writes(
         self, thread: str, row: CheckpointRow, writes: list[Write]
     ) -> Operation[list[tuple[str, str, Any]]]:
-        """Verified writes, in the order in which LangGraph applies them."""
+        """Return verified writes, in the order in which LangGraph applies them."""
         decoded_writes = []
         for write in sorted(writes, key=lambda w: writes_sort_key(w.path, w.task_id, w.index)):
             write_location = (
@@ -429,9 +422,9 @@ class CheckpointOperations:
 
     @staticmethod
     def quarantine_and_raise(thread: str, data: bytes, error: CheckpointCorrupt) -> Operation[None]:
-        """Keep a copy of what was damaged, and raise.
+        """Quarantine a copy of damaged data, and raise.
 
-        What is whole but of another configuration is left alone.
+        Intact data of another configuration is left alone.
         """
         if error.damaged:
             yield "quarantine", thread, error.place, data

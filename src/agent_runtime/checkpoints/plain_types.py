@@ -119,7 +119,7 @@ def _zone_key(zone: ZoneInfo) -> str:
 
 _ADDRESSES = (IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network)
 
-# Name, type, what is stored, how it is made again. No name of a module or function is ever stored.
+# Name, type, stored form, constructor. No name of a module or function is ever stored.
 _PLAIN_TYPES: list[tuple[str, type, Callable[[Any], Any], Callable[[Any], Any]]] = [
     ("set", set, list, set),
     ("frozenset", frozenset, list, frozenset),

@@ -32,10 +32,7 @@ from agent_runtime.storage.redis_connection import RedisConnection
 _KEY_MARKER = "\x1e"
 _ESCAPE = "\x1d"
 _ESCAPES = {SEPARATOR: f"{_ESCAPE}s", _KEY_MARKER: f"{_ESCAPE}k", _ESCAPE: f"{_ESCAPE}e"}
-"""Our own separators as they stand in a label.
-
-A name that has one cannot reach into another namespace.
-"""
+"""Escapes for our separators in a label, so that no name can reach into another namespace."""
 _UNESCAPES = {quoted: plain for plain, quoted in _ESCAPES.items()}
 _ESCAPED = re.compile(f"{_ESCAPE}[ske]")
 _PAGE = 500
@@ -49,18 +46,15 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 class RedisStore(BaseStore):
-    """A LangGraph `BaseStore` on plain Redis or Valkey commands, for `register_memory`.
+    """Implement LangGraph's `BaseStore` on plain Redis or Valkey commands, for `register_memory`.
 
-    Items are sealed like checkpoints and expire by Redis itself (`ttl` in minutes, as LangGraph has
-    it). There is no vector index: a search by `query` returns what the namespace and the filter
-    select, unscored.
+    Items are sealed like checkpoints and expired by Redis (`ttl` in minutes, as in LangGraph).
+    There is no vector index: a search by `query` returns the items of the namespace and the filter,
+    unscored. Methods raise StoreError, CheckpointCorrupt and StateNotSerializable.
 
     Args:
         connection: the server.
         mac_key: 32 to 64 secret bytes; then items carry a MAC instead of a digest.
-
-    `async with RedisStore.from_conn_string(url) as store:` opens one. Methods raise StoreError,
-    CheckpointCorrupt and StateNotSerializable.
     """
 
     supports_ttl = True
@@ -74,7 +68,7 @@ class RedisStore(BaseStore):
     async def from_conn_string(
         cls, conn_string: str, *, mac_key: bytes | None = None
     ) -> AsyncIterator[Self]:
-        """A store for the length of an `async with`; the address is in the grammar of StoreUrl."""
+        """Open a store for the duration of an `async with`; the address is a StoreUrl."""
         connection = RedisConnection(conn_string)
         try:
             yield cls(connection, mac_key=mac_key)
@@ -87,7 +81,7 @@ class RedisStore(BaseStore):
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """`batch` for async callers."""
+        """Run `batch` for async callers."""
         results: list[Result] = await self._connection.arun(self._operations.batch(list(ops)))
         return results
 

@@ -1,7 +1,4 @@
-"""What makes stored bytes trustworthy.
-
-A version, and a digest or a MAC over the bytes and over where they belong.
-"""
+"""Seal stored bytes: a version, and a digest or MAC over the bytes and their location."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ MIN_KEY_BYTES = 32
 
 
 class Seal:
-    """Wraps bytes for storage and checks them before anything reads them.
+    """Seal bytes for storage and verify them before they are read.
 
-    Without a key the digest finds damage and misplacement; with one (at least 32 bytes) it is a MAC
-    (keyed BLAKE2b, 128 bit), so that nobody without the key can make or move a blob. With a key
-    unkeyed blobs are refused.
+    Without a key the digest detects damage and misplacement; with one (at least 32 bytes) it is a
+    MAC (keyed BLAKE2b, 128 bit), so that blobs cannot be forged or moved without the key. With a
+    key, unkeyed blobs are refused.
     """
 
     def __init__(self, key: bytes | None = None) -> None:
@@ -40,23 +37,23 @@ class Seal:
 
     @property
     def is_keyed(self) -> bool:
-        """Whether nobody without the key can make a blob."""
+        """Return whether forging a blob requires a key."""
         return bool(self._key)
 
     @staticmethod
     def digest_of(blob: bytes) -> bytes:
-        """Return the digest that a sealed blob begins with."""
+        """Return the digest at the start of a sealed blob."""
         return blob[_HEAD_BYTES:_PAYLOAD_START]
 
     def seal(self, payload: bytes, location: str) -> bytes:
-        """`payload`, sealed for `location` (tenant, session and all that says which blob it is)."""
+        """Return `payload` sealed for `location`: tenant, session and the rest of its identity."""
         return self._head + self._digest(payload, location) + payload
 
     def unseal(self, blob: bytes, location: str) -> bytes:
-        """The payload again.
+        """Return the verified payload.
 
-        Raises CheckpointVersion for a format of another version, CheckpointCorrupt for anything
-        that was not sealed for exactly this place.
+        Raises CheckpointVersion for another version's format, CheckpointCorrupt for anything that
+        was not sealed for exactly this location.
         """
         if len(blob) >= _PAYLOAD_START and blob[0] != VERSION and self._was_sealed(blob, location):
             raise CheckpointVersion(blob[0], VERSION)
@@ -94,8 +91,8 @@ class Seal:
 
 
 def _key_id(key: bytes) -> bytes:
-    """Four bytes that tell keys apart, and nothing of them.
+    """Return four bytes that identify a key, so that a wrong key is told from damage.
 
-    So that a wrong key is not taken for damage.
+    They reveal nothing of the key.
     """
     return blake2b(b"key id", digest_size=4, key=key).digest() if key else bytes(4)

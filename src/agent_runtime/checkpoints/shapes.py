@@ -9,9 +9,9 @@ _CHECKPOINT_FIELD_TYPES = {"id": str, "channel_versions": dict, "versions_seen":
 
 
 def is_checkpoint_row(value: Any) -> bool:
-    """Whether it is a checkpoint's row.
+    """Return whether a value is a checkpoint's row.
 
-    The checkpoint, its metadata, its references, its list channels, digests.
+    A row has the checkpoint, its metadata, its references, its list channels, digests.
     """
     if not isinstance(value, list) or len(value) < 4:
         return False
@@ -51,7 +51,7 @@ def _is_metadata(value: Any) -> bool:
 
 
 def is_write(value: Any) -> bool:
-    """Whether it is what a task wrote: a channel and a value."""
+    """Return whether a value is a task's write: a channel and a value."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 

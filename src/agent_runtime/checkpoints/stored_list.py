@@ -1,7 +1,4 @@
-"""A list channel (mostly the messages) that grows by appending.
-
-What is stored of it, and what has to be added.
-"""
+"""Store a list channel (mostly the messages) by appending chunks."""
 
 from __future__ import annotations
 
@@ -21,12 +18,14 @@ _IMMUTABLE_TYPES = (str, int, float, bool, type(None), bytes)
 
 
 class StoredList:
-    """The chunks of a list: their numbers, sizes and bytes, and copies of the messages in them.
+    """Track the stored chunks of a list.
 
-    LangGraph hands the whole list over at every step. What is stored already is found by comparing
-    contents (never by the identity of objects: those may have been edited), and only what follows
-    is added; a chunk is never changed. The copies kept here are handed out as copies: whatever an
-    application does to its own stays there.
+    Their numbers, sizes and bytes, and copies of their messages.
+
+    LangGraph passes the whole list at every step. The stored part is recognised by comparing
+    contents (never by object identity: objects may have been edited), and only the rest is
+    appended; a chunk never changes. Readers receive copies, so that an application's edits do not
+    affect the cache.
     """
 
     __slots__ = ("_cached_messages", "_codec", "_end_offsets", "_payloads", "ranges")
@@ -43,7 +42,7 @@ class StoredList:
         )
 
     def copy_items(self) -> list[Any]:
-        """The items again, as copies that a reader may change."""
+        """Return copies of the items, which a reader may change."""
         messages = self._messages()
         if messages is not None:
             return messages.copy_all(self._codec)
@@ -71,7 +70,7 @@ class StoredList:
         return new, payload
 
     def _count_unchanged_chunks(self, items: list[Any]) -> int:
-        """How many chunks at the start hold what `items` have there."""
+        """Return how many leading chunks match `items`."""
         if not self._end_offsets:
             return 0
         messages = self._messages()
@@ -88,10 +87,7 @@ class StoredList:
         return len(self._end_offsets)
 
     def _messages(self) -> _MessageColumns | None:
-        """Copies of all messages, those not needed before read from their bytes.
-
-        None when there are other items.
-        """
+        """Return copies of all messages, decoded on demand; None for other items."""
         messages = self._cached_messages
         unread = self._payloads[messages.chunks if messages else 0 :]
         if unread:  # two threads may both do this: each assigns the same
@@ -105,10 +101,7 @@ class StoredList:
 
 
 class _MessageColumns:
-    """Messages that nobody else has, laid out so that a thousand are compared at once.
-
-    A tenth of what a loop takes.
-    """
+    """Hold private messages in columns: comparing a thousand takes a tenth of a loop's time."""
 
     __slots__ = ("_bytes", "_classes", "_extras", "_fields", "_fields_set", "chunks")
 
@@ -139,7 +132,7 @@ class _MessageColumns:
         ]
 
     def is_prefix_of(self, items: list[Any]) -> bool:
-        """Whether `items` start with these."""
+        """Return whether `items` start with these messages."""
         count = len(self._classes)
         if len(items) < count:
             return False
@@ -154,7 +147,7 @@ class _MessageColumns:
         )
 
     def copy_all(self, codec: Codec) -> list[BaseMessage]:
-        """New messages with these contents."""
+        """Return new messages with these contents."""
         try:
             return [self._copy_message(index) for index in range(len(self._classes))]
         except TypeError:  # one holds an object: only its bytes make another one
@@ -181,9 +174,9 @@ class _MessageColumns:
 
 
 def _pack_fields(messages: list[Any]) -> bytes | None:
-    """The messages' fields as bytes that can be joined.
+    """Return the messages' fields as bytes that can be concatenated.
 
-    None when there are values that only the codec can write.
+    None for values that only the codec can encode.
     """
     try:
         data = ormsgpack.packb(list(map(_fields_of, messages)), option=ENCODE_OPTIONS)

@@ -1,4 +1,4 @@
-"""A LangGraph store that gives each tenant namespaces of its own."""
+"""Give each tenant separate namespaces of a LangGraph store."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from agent_runtime.run.state import current_run
 
 
 class TenantStore(BaseStore):
-    """Prefixes each namespace of another store with the tenant of the running call.
+    """Prefix each namespace of another store with the tenant of the running call.
 
-    An agent of one tenant reads, searches, lists and writes its own tenant's items only, whatever
-    its tools ask for. Outside of a run, and in a call without a principal, the tenant is `default`.
-    An expiry that the agent does not state is the inner store's default.
+    An agent of one tenant reads, searches, lists and writes its own tenant's items only,
+    independent of its tools. Outside of a run, and in a call without a principal, the tenant is
+    `default`. Without an explicit expiry the inner store's default applies.
     """
 
     def __init__(self, store: BaseStore) -> None:
@@ -44,7 +44,7 @@ class TenantStore(BaseStore):
         ]
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """`batch` for async callers."""
+        """Run `batch` for async callers."""
         tenant_label = _namespace_of_tenant()
         return [
             _strip_tenant(result)

@@ -1,4 +1,4 @@
-"""The names of sessions and threads: what is allowed, and how one becomes the other."""
+"""Validate the names of sessions and threads, and convert between them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NIL_UUID = uuid.UUID(int=0)
 
 
 def checked_name(value: Any, parameter_name: str = "session_id") -> str:
-    """`value`, when it may name a session or a tenant; raises SessionIdInvalid.
+    """Return `value` if it is a valid name of a session or tenant; raises SessionIdInvalid.
 
-    ASCII only, so no two look alike.
+    ASCII only, so that no two names look alike.
     """
     if (
         not isinstance(value, str)
@@ -41,18 +41,12 @@ def checked_name(value: Any, parameter_name: str = "session_id") -> str:
 
 
 def thread_of(tenant: str, session_id: str) -> str:
-    """The LangGraph thread of a session.
-
-    Its tenant is part of the name, so that tenants cannot meet.
-    """
+    """Return the LangGraph thread of a session, with its tenant, so that tenants never collide."""
     return f"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}"
 
 
 def parse_config(config: RunnableConfig) -> tuple[str, str, str | None]:
-    """Thread, namespace and checkpoint id in a config.
-
-    Raises InputInvalid for a thread id that cannot be one.
-    """
+    """Return thread, namespace and checkpoint id of a config; raises InputInvalid."""
     configurable = config.get("configurable", {})
     if "thread_id" not in configurable:
         raise InputInvalid("a checkpointer needs a thread_id", "configurable.thread_id")
@@ -78,7 +72,7 @@ def parse_config(config: RunnableConfig) -> tuple[str, str, str | None]:
 
 
 def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig:
-    """The config that names a checkpoint."""
+    """Return the config that names a checkpoint."""
     return {
         "configurable": {
             "thread_id": thread,
@@ -89,14 +83,14 @@ def config_of(thread: str, namespace: str, checkpoint_id: str) -> RunnableConfig
 
 
 def encode_cursor(row: SessionRow) -> str:
-    """The cursor of the page after this row."""
+    """Return the cursor of the page after this row."""
     return base64.urlsafe_b64encode(
         json.dumps([row.created_at, row.key.partition(":")[2]]).encode()
     ).decode()
 
 
 def decode_cursor(cursor: str | None, tenant: str) -> tuple[float, str] | None:
-    """The place that a cursor names, always in the caller's own tenant; raises InputInvalid."""
+    """Return the position of a cursor, always in the caller's own tenant; raises InputInvalid."""
     if cursor is None:
         return None
     try:

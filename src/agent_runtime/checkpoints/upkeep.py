@@ -18,11 +18,10 @@ CheckpointKeys = list[tuple[str, str]]
 def copy_thread(
     saver: CheckpointOperations, source: str, target: str, until: str | None = None
 ) -> Operation[None]:
-    """Copy every checkpoint, sealed anew for its new thread.
+    """Copy every checkpoint, sealed for its new thread.
 
-    `until` leaves out what is not on the way to it.
-
-    Raises InputInvalid when the target has checkpoints already.
+    `until` leaves out checkpoints that are not its ancestors. Raises InputInvalid when the target
+    has checkpoints.
     """
     checkpoint_keys: CheckpointKeys = yield "list", source, None, None, None
     existing_rows: CheckpointKeys = yield "list", target, None, None, 1
@@ -61,7 +60,7 @@ def copy_thread(
         copied_row = CheckpointRow(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
         yield "save", target, copied_row, chunks, None, saver.ttl_s, content[1].get("run_id"), False
         writes = []
-        # What tasks wrote after the checkpoint that was asked for belongs to what came after it.
+        # Writes after the requested checkpoint belong to its successors.
         for write in loaded.writes if checkpoint_id != until else ():
             write_location = (*row_key, write.task_id, str(write.index), write.path)
             value = yield from saver.decode_or_quarantine(
@@ -133,9 +132,7 @@ def delete_for_runs(saver: CheckpointOperations, run_ids: Sequence[str]) -> Oper
 
 
 def prune(saver: CheckpointOperations, thread_ids: Sequence[str], strategy: str) -> Operation[None]:
-    """Keep only the latest checkpoint of each namespace, and what it is rebuilt from.
-
-    Or delete everything.
+    """Keep only the latest checkpoint of each namespace and its dependencies, or delete everything.
 
     A `DeltaChannel` is rebuilt from the writes of its ancestors back to its last snapshot: those
     stay.
@@ -226,5 +223,5 @@ def _chunk_numbers(rows: list[CheckpointRow]) -> dict[tuple[str, str], set[int]]
 
 
 def matches_metadata(metadata: Any, metadata_filter: dict[str, Any] | None) -> bool:
-    """Whether a checkpoint's metadata has every wanted value."""
+    """Return whether a checkpoint's metadata has every value of the filter."""
     return all(metadata.get(name) == value for name, value in (metadata_filter or {}).items())

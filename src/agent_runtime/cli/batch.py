@@ -37,7 +37,7 @@ ID = click.argument("execution_id", metavar="ID")
 
 @click.group()
 def batch() -> None:
-    """Run many tasks at once; a killed batch goes on where it was."""
+    """Run many tasks at once; a killed batch can be resumed."""
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -64,11 +64,10 @@ def run(
 ) -> int:
     """Run the tasks in SOURCE.
 
-    A JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
-
-    Results go to --out (or to stdout), each when it is kept; progress and the report to stderr.
-    Exits 0 when every task was answered, 1 when some were not, 6 when the budget is used up,
-    7 when the forecast is above it and somebody has to say go on (`batch resume ID --approve`).
+    SOURCE is a JSONL, CSV or YAML file, `-` for stdin (JSONL), or a YAML file with a 'batch:' map.
+    Results go to --out (or to stdout), each when it is stored; progress and the report to stderr.
+    Exits 0 when every task succeeded, 1 when some did not, 6 when the budget is spent, 7 when the
+    forecast is above it and needs an approval (`batch resume ID --approve`).
     """
     return int(
         _run_coroutine(
@@ -152,7 +151,7 @@ def resume(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Go on with a batch that was paused, cancelled or killed: what has ended is not run again."""
+    """Resume a batch that was paused, cancelled or killed; ended tasks do not run again."""
     changes = {"max_cost_usd": max_cost, "max_concurrent": max_concurrent}
     changes = {key: value for key, value in changes.items() if value is not None}
 
@@ -177,7 +176,7 @@ def resume(
 def rerun(
     execution_id: str, *, journal: str | None, ledger: str | None, as_json: bool, quiet: bool
 ) -> int:
-    """Run again what failed, was left out or put aside; results of what succeeded stay."""
+    """Run failed, skipped and poisoned tasks again; successful results stay."""
 
     async def rerun_failed(executor: ParallelAgentExecutor) -> None:
         count = await executor.rerun_failed(execution_id)
@@ -223,7 +222,7 @@ async def _continue_execution(
 
 @asynccontextmanager
 async def _query_executor(journal: str | None) -> AsyncIterator[ParallelAgentExecutor]:
-    """An executor that runs nothing: for looking, and for asking others."""
+    """Open an executor that runs nothing, for queries and requests to other processes."""
     from agent_runtime.batch import ParallelAgentExecutor
     from agent_runtime.factory import AgentFactory
 
@@ -239,7 +238,7 @@ async def _query_executor(journal: str | None) -> AsyncIterator[ParallelAgentExe
 @JOURNAL
 @JSON
 def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> int:
-    """Show how a batch stands, or list the newest ones."""
+    """Show a batch's status, or list the newest batches."""
 
     async def fetch_statuses() -> list[dict[str, Any]]:
         async with _query_executor(journal) as executor:
@@ -305,7 +304,7 @@ def cancel(execution_id: str, *, journal: str | None) -> int:
 @ID
 @JOURNAL
 def pause(execution_id: str, *, journal: str | None) -> int:
-    """Have a running batch begin no new task; `resume` goes on with it."""
+    """Pause a running batch: no further task starts until `resume`."""
 
     async def request_pause() -> None:
         async with _query_executor(journal) as executor:
@@ -332,7 +331,7 @@ def pause(execution_id: str, *, journal: str | None) -> int:
 def report(
     execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None
 ) -> int:
-    """Print what a batch took: time, throughput, efficiency, tokens, cost, errors by class."""
+    """Print a batch's time, throughput, efficiency, tokens, cost and errors by class."""
     if results is not None and out is not None and absolute_path(results) == absolute_path(out):
         raise click.UsageError(f"--out: '{out}' is where the results go: give another file")
 

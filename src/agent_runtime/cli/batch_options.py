@@ -1,4 +1,4 @@
-"""What the command line says of a batch."""
+"""Read a batch's options from the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class BatchOptions:
-    """What is run, and how, from options and from a batch file."""
+    """Hold a batch's options and those of its batch file."""
 
     source: str
     agent: str | None = None
@@ -41,7 +41,7 @@ class BatchOptions:
     tasks: Any = field(default=None)
 
     def setting_overrides(self) -> dict[str, Any]:
-        """The settings that the options say, as `BatchSettings.parse` takes them."""
+        """Return the settings among the options, as `BatchSettings.parse` takes them."""
         overrides: dict[str, Any] = {
             "max_concurrent": self.max_concurrent,
             "max_cost_usd": self.max_cost,
@@ -56,7 +56,7 @@ class BatchOptions:
         return {key: value for key, value in overrides.items() if value is not None}
 
     def mapping(self) -> dict[str, str]:
-        """`--map FIELD=TEXT`, as a mapping."""
+        """Return `--map FIELD=TEXT` options as a mapping."""
         mapping = {}
         for assignment in self.maps:
             name, equals, text = assignment.partition("=")
@@ -66,9 +66,9 @@ class BatchOptions:
         return mapping
 
     def resolve(self) -> tuple[BatchSettings, dict[str, str]]:
-        """The settings and the mapping, with those of a batch file below what the options say.
+        """Return the settings and the mapping; options take precedence over the batch file.
 
-        Fills in what of the other options the file says. Raises what reading the file raises.
+        Further options of the file are filled in. Raises the errors of reading the file.
         """
         from agent_runtime.batch import BatchSettings
         from agent_runtime.batch.batch_file import BatchFile
@@ -118,7 +118,7 @@ _SOURCE_OPTIONS = (
         "maps",
         metavar="FIELD=TEXT",
         multiple=True,
-        help="What a task is made of: 'input=Classify: {text}', id={ticket}, "
+        help="Field of a task: 'input=Classify: {text}', id={ticket}, "
         "inputs.lang={lang}; repeatable.",
     ),
     click.option(
@@ -163,7 +163,7 @@ _EXECUTION_OPTIONS = (
         "when it is used up.",
     ),
     click.option(
-        "--forecast", is_flag=True, help="Tell from a few tasks what the whole will cost."
+        "--forecast", is_flag=True, help="Forecast the total cost from a sample of tasks."
     ),
     click.option("--backend", type=click.Choice(["asyncio", "process"]), help="Where agents run."),
     click.option("--timeout", metavar="DURATION", help="Of one attempt at a task; 5m by default."),
@@ -181,7 +181,7 @@ _EXECUTION_OPTIONS = (
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`SOURCE` and what says how it is run; the command gets them as one `BatchOptions`, first."""
+    """Add `SOURCE` and a batch's options; the command receives one `BatchOptions`, first."""
 
     @wraps(command)
     def with_options(**parameters: Any) -> Any:
@@ -199,7 +199,7 @@ def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_batch_journal(url: str | None = None) -> Journal:
-    """The journal: `url`, or `AGENT_RUNTIME_BATCHES`, or SQLite in the state directory."""
+    """Open the journal: `url`, or `AGENT_RUNTIME_BATCHES`, or SQLite in the state directory."""
     from agent_runtime.batch import open_journal
 
     return open_journal(url or settings().batches or f"sqlite:{state_folder() / 'batches.db'}")
@@ -236,5 +236,5 @@ def check_outputs(options: BatchOptions) -> None:
 
 
 def absolute_path(path: str | None) -> str | None:
-    """A file of this command as later commands find it."""
+    """Return a file's absolute path, for later commands in other directories."""
     return None if path is None or path == "-" else str(Path(path).resolve())

@@ -36,7 +36,7 @@ async def open_executor(
     *,
     quiet: bool,
 ) -> AsyncIterator[tuple[ParallelAgentExecutor, str]]:
-    """An open executor, and the name under which it knows the agent."""
+    """Open an executor; yields it and the name of the agent in it."""
     from agent_runtime.batch import ParallelAgentExecutor
     from agent_runtime.template.overrides import apply_overrides
     from agent_runtime.template.spec import is_path
@@ -60,9 +60,7 @@ async def open_executor(
                     name = factory.register_template(apply_overrides(template, {"model": model}))
                 elif is_path(agent):
                     name = absolute_path(agent) or ""
-                if (
-                    template.spec.runtime.auth.require
-                ):  # who runs commands here owns the state directory
+                if template.spec.runtime.auth.require:  # the operator owns the state directory
                     principal = Principal(OPERATOR, scopes=frozenset({"*"}))
             batch_executor = ParallelAgentExecutor(
                 factory, settings, journal=store, dead_letters=dead_letters, principal=principal
@@ -112,7 +110,7 @@ async def run_in_foreground(
 
 
 def _writer_failed(writer_task: asyncio.Task[None]) -> bool:
-    """Whether results cannot be written any more."""
+    """Return whether writing results has failed."""
     return writer_task.done() and writer_task.exception() is not None
 
 
@@ -137,7 +135,7 @@ async def _write_results(
             async for result in executor.stream_results(execution_id, after=count):
                 _print_result(result) if file is None else file.write(result)
                 count += 1
-            with suppress(TimeoutError):  # paused: somebody may be asked, and say go on
+            with suppress(TimeoutError):  # paused: wait for an approval
                 async with asyncio.timeout(REFRESH_INTERVAL_S):
                     await finished.wait()
 
@@ -240,7 +238,7 @@ def _print_hint(status: Mapping[str, Any]) -> None:
             err=True,
         )
     if status["status"] == "awaiting_approval":
-        echo(f"to go on all the same: agent-runtime batch resume {name} --approve", err=True)
+        echo(f"to continue anyway: agent-runtime batch resume {name} --approve", err=True)
     elif status["status"] == "paused" and reason == "budget":
         echo(
             f"the budget is used up; with a larger one: agent-runtime batch resume {name} "
@@ -248,7 +246,7 @@ def _print_hint(status: Mapping[str, Any]) -> None:
             err=True,
         )
     elif status["status"] == "paused":
-        echo(f"to go on: agent-runtime batch resume {name}", err=True)
+        echo(f"to continue: agent-runtime batch resume {name}", err=True)
     elif status.get("failed") or status.get("poisoned"):
         echo(f"to run the failed ones again: agent-runtime batch rerun {name}", err=True)
 

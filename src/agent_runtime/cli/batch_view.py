@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from agent_runtime.batch.report import BatchReport
 
 LINE_INTERVAL_S = 10.0
-"""Without a terminal, a line so often, and one for each tenth of the tasks."""
+"""Seconds between lines without a terminal, beside one for each tenth of the tasks."""
 
 
 def status_line(status: Mapping[str, Any]) -> str:
-    """How a batch stands, on one line."""
+    """Return a batch's status in one line."""
     total = status.get("total", 0)
     ended = status.get("ended", 0)
     eta = status.get("eta_s")
     parts = [
         (
             f"{status['execution_id']} "
-            f"{status['status']}{': ' + status['reason'] if status['reason'] else ''}"
+            f"{status['state']}{': ' + status['why'] if status['why'] else ''}"
         ),
         f"{ended}/{total} ({100 * ended // total if total else 0} %)",
         f"{status.get('rate', 0.0):.1f}/s",
@@ -90,7 +90,7 @@ class BatchView:
             self._bar.stop()
 
     def show(self, status: Mapping[str, Any], *, last: bool = False) -> None:
-        """Show how it stands now."""
+        """Show the present status."""
         if self._bar is not None:
             progress_text = (
                 f"{status.get('rate', 0.0):.1f}/s ETA {_duration_text(status.get('eta_s'))} "
@@ -115,7 +115,7 @@ class BatchView:
 
 
 def executions_table(statuses: list[dict[str, Any]]) -> str:
-    """Several batches, one a line."""
+    """Return a table of batches, one per line."""
     columns = (
         ("ID", 16),
         ("STATE", 18),
@@ -146,7 +146,7 @@ def executions_table(statuses: list[dict[str, Any]]) -> str:
 
 
 def forecast_text(status: Mapping[str, Any]) -> str:
-    """What a pilot has told, in a sentence."""
+    """Return a sentence with the pilot's forecast."""
     forecast = status.get("forecast")
     if not forecast:
         return ""
@@ -165,7 +165,7 @@ def forecast_text(status: Mapping[str, Any]) -> str:
 
 
 def print_status(status: Mapping[str, Any], *, err: bool) -> None:
-    """Print how a batch stands, and what its forecast says."""
+    """Print a batch's status and forecast."""
     echo(status_line(status), err=err)
     if text := forecast_text(status):
         echo(text, err=err)

@@ -31,11 +31,11 @@ _DECISIONS = {
 @click.command()
 @agent_options
 def chat(options: AgentOptions) -> None:
-    """Talk to AGENT: one line a turn, until the end of input or /exit.
+    """Chat with AGENT: one line a turn, until the end of input or /exit.
 
-    With --session the conversation is kept and can be taken up again; without, it is forgotten.
-    From a pipe every line is a turn. A turn that fails says so and the conversation goes on. When
-    the agent asks for approval, `yes` and `no` decide; any other line is a new message instead.
+    With --session the conversation is stored and can be continued later. From a pipe every line is
+    a turn. After a failed turn the conversation continues. When the agent asks for approval, `yes`
+    and `no` decide; any other line is a new message instead.
     """
     import asyncio  # not at the top: `--help` pays for every import
 
@@ -68,7 +68,7 @@ async def _chat(options: AgentOptions) -> None:
                 is_interrupted = result.status == "interrupted"
             except (SessionError, CallError) as error:
                 echo(f"{error}", err=True, label="error:", fg="red")
-                if isinstance(error, SessionError):  # there is nothing to go on with
+                if isinstance(error, SessionError):  # the session cannot continue
                     raise AgentRuntimeError("the session cannot be used") from None
 
 
@@ -99,7 +99,7 @@ async def _run_turn(executor: AgentExecutor, session_id: str, value: Any) -> Age
 
 
 def _line() -> str | None:
-    """The next line, or None when the conversation is over."""
+    """Return the next line, or None at the end of the conversation."""
     if sys.stdin.isatty():
         echo(nl=False, err=True, label="you>", bold=True)
     line = sys.stdin.readline()

@@ -1,4 +1,4 @@
-"""`agent-runtime cost`: what was spent, and what is left."""
+"""Implement `agent-runtime cost`: spending and budgets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 @click.pass_context
 def cost(context: click.Context, ledger: str | None) -> None:
-    """Report what was spent, and how budgets stand."""
+    """Report spending and the state of budgets."""
     context.obj = ledger
 
 
@@ -74,7 +74,7 @@ def _format_option(command: Any) -> Any:
 @_format_option
 @click.pass_obj
 def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, style: str) -> None:
-    """Show what was spent in whole hours (UTC).
+    """Show spending by whole hours (UTC).
 
     `estimated` and `unknown` count model calls without an exact cost.
     """
@@ -88,7 +88,7 @@ def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, 
 @_format_option
 @click.pass_obj
 def budgets(url: str | None, style: str) -> None:
-    """Show every account with what is spent, held by calls under way, and left."""
+    """Show every account: spent, reserved by running calls, and remaining."""
     rows = [_account_row(key, balance) for key, balance in _call_ledger(url, "balances").items()]
     names = (
         "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens"
@@ -97,7 +97,7 @@ def budgets(url: str | None, style: str) -> None:
 
 
 def group_spending(spends: Iterable[tuple[int, Any]], by: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Sums of a ledger's report by label or day, dearest first."""
+    """Return sums of a ledger's report by label or day, the highest first."""
     from datetime import UTC, datetime
 
     totals_by_group: dict[tuple[str, ...], dict[str, int]] = {}
@@ -172,7 +172,7 @@ def _print_rows(rows: list[dict[str, Any]], columns: Iterable[str], style: str) 
 
 
 def _spreadsheet_safe(value: Any) -> Any:
-    """A name that a spreadsheet would take for a formula is text there."""
+    """Quote a name that a spreadsheet would read as a formula."""
     return (
         f"'{value}"
         if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")

@@ -1,4 +1,4 @@
-"""`agent-runtime events dead`: what could not be handled."""
+"""Implement `agent-runtime events dead`: events that could not be handled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _with_dead_letters(url: str | None, action: Callable[[DeadLetters], Awaitabl
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_obj
 def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_json: bool) -> None:
-    """List what could not be handled, oldest first."""
+    """List dead letters, oldest first."""
     for dead_letter in _with_dead_letters(
         urls[1], lambda letters: letters.list(queue, limit=limit)
     ):
@@ -77,10 +77,9 @@ def show(urls: tuple[Any, Any], letter_id: str) -> int:
 @click.argument("letter_id")
 @click.pass_obj
 def retry(urls: tuple[Any, Any], letter_id: str) -> int:
-    """Publish the event of LETTER_ID in the log once more, under a new id, and forget the letter.
+    """Publish the event of LETTER_ID again, under a new id, and delete the letter.
 
-    Whoever consumes the log gets it again: every rule that matches it, not only the one that
-    failed.
+    All consumers of the log receive it: every rule that matches it, not only the one that failed.
     """
 
     async def action(dead_letters: DeadLetters) -> bool:

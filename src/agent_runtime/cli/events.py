@@ -1,4 +1,4 @@
-"""`agent-runtime events`: the log of what happened."""
+"""Implement `agent-runtime events`: the event log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXIT_DIFFERENT = 1
 SUMMARY_KEYS = ("name", "status", "error", "code", "reason", "rule", "account", "missed")
-"""What of an event's data is shown on its line."""
+"""Fields of an event's data that its line shows."""
 
 
 @click.group()
@@ -30,12 +30,12 @@ SUMMARY_KEYS = ("name", "status", "error", "code", "reason", "rule", "account", 
 )
 @click.pass_context
 def events(context: click.Context, log: str | None) -> None:
-    """Follow, search, replay and export what happened."""
+    """Follow, search, replay and export the event log."""
     context.obj = log
 
 
 def with_log(url: str | None, action: Callable[[EventLog], Awaitable[Any]]) -> Any:
-    """The outcome of `action` on the log, which is closed afterwards."""
+    """Return the result of `action` on the log, which is closed afterwards."""
     import asyncio
 
     async def run() -> Any:
@@ -49,7 +49,7 @@ def with_log(url: str | None, action: Callable[[EventLog], Awaitable[Any]]) -> A
 
 
 def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which events; the command gets them as one `EventQuery`, `wanted`."""
+    """Add the options that select events; the command receives them as one `EventQuery`."""
 
     @wraps(command)
     def with_query(*args: Any, types: Any, since: Any, until: Any, **parameters: Any) -> Any:
@@ -94,7 +94,7 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @events.command()
 @_query_options
 @click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=20, show_default=True)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
 @click.pass_obj
 def tail(
@@ -165,7 +165,7 @@ def export(url: str | None, event_query: EventQuery, output: Any) -> None:
     "from_step",
     type=click.IntRange(1),
     metavar="STEP",
-    help="Fork: go on live from this step.",
+    help="Fork: run live from this step.",
 )
 @click.option("--model", metavar="PROVIDER:NAME", help="The live model of a fork.")
 @click.option("--steps", is_flag=True, help="Only list the recorded steps.")
@@ -182,8 +182,8 @@ def replay(
 ) -> int:
     """Replay RUN_ID without model calls and print the first difference (exit code 1).
 
-    A run is recorded whole by `agent-runtime run --record`. With --from the run is forked: what
-    came before STEP is played, the rest is live.
+    `agent-runtime run --record` records a whole run. With --from the run is forked: steps before
+    STEP are replayed, the rest is live.
     """
     from agent_runtime.replay import read_recording, replay_run
 

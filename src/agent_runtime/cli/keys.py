@@ -1,4 +1,4 @@
-"""`agent-runtime keys`: who may call."""
+"""Implement `agent-runtime keys`: API keys."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def keys(context: click.Context, store: str | None) -> None:
     help="run:TEMPLATE, resume:*, *; repeatable. Default: run:*, resume:*",
 )
 @click.option("--expires-in", metavar="DURATION", help="30d, 12h; default: never.")
-@click.option("--note", default="", help="What the key is for.")
+@click.option("--note", default="", help="The key's purpose.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def create(
@@ -49,7 +49,7 @@ def create(
     *,
     as_json: bool,
 ) -> None:
-    """Make a key for USER. It is printed this once; only its HMAC is kept."""
+    """Create a key for USER. It is printed only this once; only its HMAC is stored."""
     expires_at = (
         None if expires_in is None else time.time() + parse_seconds(expires_in, "--expires-in")
     )
@@ -121,7 +121,7 @@ def sign(store: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def rotate(store: str | None, key_id: str, overlap: str, *, as_json: bool) -> None:
-    """Make a new key with the rights of KEY_ID, which goes on to work for a while."""
+    """Create a key with the rights of KEY_ID, which stays valid for the overlap."""
     key, record = open_keys(store).rotate(key_id, parse_seconds(overlap, "--overlap"))
     _print_new_key(key, record, as_json=as_json)
 

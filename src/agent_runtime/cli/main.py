@@ -1,4 +1,4 @@
-"""The command group and the way from an error to an exit code."""
+"""Define the command group, and map errors to exit codes."""
 
 from __future__ import annotations
 

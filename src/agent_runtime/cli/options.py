@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What the command line says about the agent to build."""
+    """Hold the options of the agent to build."""
 
     agent: str
     model: str | None
@@ -32,14 +32,14 @@ class AgentOptions:
     record: bool = False
 
     def factory_arguments(self) -> dict[str, Any]:
-        """What every agent of the command line is made with, whatever its template says."""
+        """Return the factory's arguments for every agent of the command line."""
         return shared_factory_arguments(self.ledger, self.budget, record=self.record)
 
 
 def shared_factory_arguments(
     ledger: str | None = None, budget: float | None = None, *, record: bool = False
 ) -> dict[str, Any]:
-    """What a command gives its AgentFactory; with `record` the events have their contents."""
+    """Return a command's arguments for its AgentFactory; `record` stores events with contents."""
     from agent_runtime.budgets import Budget
     from agent_runtime.cli.state import open_ledger, settings
     from agent_runtime.event_bus import EventBus
@@ -62,7 +62,7 @@ def shared_factory_arguments(
 
 
 def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`AGENT` and what says how it is built; the command gets them as one `AgentOptions`, first."""
+    """Add `AGENT` and its options; the command receives them as one `AgentOptions`, first."""
 
     @wraps(command)
     def with_options(**parameters: Any) -> Any:
@@ -106,7 +106,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--budget",
             type=click.FloatRange(0, min_open=True),
             metavar="USD",
-            help="What a call may spend.",
+            help="Most that a call may spend.",
         ),
         click.option(
             "--record",
@@ -132,7 +132,7 @@ def _complete_agent(
 
 
 def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
-    """The executor that the options describe; raises what the factory raises."""
+    """Build the executor that the options describe; raises the factory's errors."""
     overrides: dict[str, Any] = {}
     if options.model is not None:
         overrides["model"] = options.model
@@ -147,7 +147,7 @@ def build_agent(factory: AgentFactory, options: AgentOptions) -> AgentExecutor:
 
 
 def _as_operator(executor: AgentExecutor) -> AgentExecutor:
-    """Who runs commands here owns the state directory, and could make a key for anything."""
+    """Call as the operator, who owns the state directory and could create any key."""
     from agent_runtime.auth.identities import OPERATOR
     from agent_runtime.types import Principal
 
@@ -155,7 +155,7 @@ def _as_operator(executor: AgentExecutor) -> AgentExecutor:
 
 
 def parse_seconds(text: str, option: str) -> float:
-    """Seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
+    """Return the seconds of a duration on the command line: `30s`, `5m`, or a number of seconds."""
     from agent_runtime.template.duration import parse_duration_s
 
     try:
@@ -165,9 +165,9 @@ def parse_seconds(text: str, option: str) -> float:
 
 
 def parse_unix_time(text: str, option: str) -> float:
-    """Unix seconds of a moment on the command line.
+    """Return the Unix seconds of a time on the command line.
 
-    A day, an hour or minute of it (UTC), or how long ago.
+    A day, an hour or minute of it (UTC), or a duration before now.
     """
     import re
     import time
@@ -197,7 +197,7 @@ def _parse_inputs(properties: dict[str, Any], pairs: tuple[str, ...]) -> dict[st
 
 
 def warn_offline_model(model_id: str) -> None:
-    """Say on stderr which model `auto` stands for, where that may surprise."""
+    """Print on stderr which model `auto` selects, where that may surprise."""
     from agent_runtime.models.resolve import auto_model
 
     if model_id != "auto":

@@ -1,4 +1,4 @@
-"""`agent-runtime pool`: agents in processes of their own, started, asked, watched and drained."""
+"""Implement `agent-runtime pool`: agents in processes, started, called, observed and drained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POOL_FOLDER = "pools"
 
 @click.group()
 def pool() -> None:
-    """Agents in processes of their own, ready before they are asked."""
+    """Run agents in processes, started before they are called."""
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -161,7 +161,7 @@ PID = click.option("--pid", type=int, help="Of which pool; needed when there are
 @PID
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each pool.")
 def status(pid: int | None, *, as_json: bool) -> int:
-    """Show the pools of this user, their instances and their queues; exits 1 when there is none."""
+    """Show the pools of this user, their instances and queues; exits 1 without a pool."""
     statuses = _run_coroutine(_statuses(pid))
     for pool_status in statuses:
         echo_json(pool_status) if as_json else echo(pool_status_table(pool_status))
@@ -172,8 +172,8 @@ def status(pid: int | None, *, as_json: bool) -> int:
 
 @pool.command()
 @PID
-@click.option("--interval", default="1s", metavar="DURATION", help="How often it is drawn anew.")
-@click.option("--count", type=click.IntRange(1), help="End after so many times.")
+@click.option("--interval", default="1s", metavar="DURATION", help="Refresh interval.")
+@click.option("--count", type=click.IntRange(1), help="End after this many refreshes.")
 def top(pid: int | None, interval: str, count: int | None) -> int:
     """Show the pools as they change, until Ctrl-C."""
     import time
@@ -202,7 +202,7 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
     "--grace", default="30s", metavar="DURATION", help="How long running tasks may take to end."
 )
 def drain(pid: int | None, grace: str) -> int:
-    """Have a pool take no new tasks, let those that run end, and end itself."""
+    """Drain a pool: it accepts no new tasks, finishes the running ones and ends."""
     for answer in _run_coroutine(
         _collect_answers(
             _select_socket(pid), {"do": "drain", "grace_s": parse_seconds(grace, "--grace")}

@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def pool_status_table(status: dict[str, Any]) -> str:
-    """The status that a control socket answers, for people."""
+    """Return a control socket's status as a readable table."""
     pool = status["pool"]
     queue = pool["queue"]
     waiting = ", ".join(

@@ -104,7 +104,7 @@ async def _execute(
 
 
 async def print_answer(stream: AgentStream) -> None:
-    """Print the text as it comes to a terminal; elsewhere the answer alone, when it is there."""
+    """Print the text as it streams to a terminal; elsewhere the final answer only."""
     live = sys.stdout.isatty()
     printed_text = ""
     async for text in stream:
@@ -118,7 +118,7 @@ async def print_answer(stream: AgentStream) -> None:
 
 
 def summary(result: AgentResult) -> str:
-    """One line about what a call took."""
+    """Return one line about a call's usage."""
     usage = result.usage
     tokens = f"{'about ' if usage.estimated else ''}{usage.total_tokens} tokens"
     cost = "cost unknown" if result.cost_usd is None else f"{result.cost_usd:f} USD"
@@ -127,7 +127,7 @@ def summary(result: AgentResult) -> str:
 
 
 def chunk_dict(chunk: Chunk) -> dict[str, Any]:
-    """A chunk as `--jsonl` prints it: `{"type": "text", ...}` with the chunk's own fields."""
+    """Return a chunk as `--jsonl` prints it: `{"type": "text", ...}` with its own fields."""
     fields = {f.name: getattr(chunk, f.name) for f in dataclasses.fields(chunk) if f.name != "part"}
     name = type(chunk).__name__.removesuffix("Chunk")
     return {
@@ -137,7 +137,7 @@ def chunk_dict(chunk: Chunk) -> dict[str, Any]:
 
 
 def error_dict(error: Any) -> dict[str, Any]:
-    """A failed call as `--json` and `--jsonl` print it."""
+    """Return a failed call as `--json` and `--jsonl` print it."""
     cost = None if error.cost_usd is None else format(error.cost_usd, "f")
     return {
         "type": "error",

@@ -1,4 +1,4 @@
-"""`agent-runtime sessions`: conversations that were kept."""
+"""Implement `agent-runtime sessions`: stored conversations."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def resume(
     *,
     as_json: bool,
 ) -> int:
-    """Decide what SESSION_ID waits for, and go on with it."""
+    """Answer what SESSION_ID waits for, and resume it."""
     import asyncio
 
     if (
@@ -148,8 +148,8 @@ def resume(
 async def _resume(
     manager: SessionManager, session_id: str, answer: Any, edited: str | None
 ) -> AgentResult:
-    # The factory makes the session's agent again, with the ledger, limits and event log of every
-    # other call.
+    # The factory builds the session's agent with the same ledger, limits and event log as other
+    # calls.
     async with (
         open_factory(session_manager=manager, **shared_factory_arguments()) as factory,
         event_recording(factory),
@@ -164,7 +164,7 @@ async def _resume(
 
 
 def _parse_answers(texts: Sequence[str]) -> Any:
-    """Return what `--answer` says: one answer, or a map by the ids of the questions."""
+    """Return the value of `--answer`: one answer, or a map by the ids of the questions."""
     matches = [_ANSWER_WITH_ID.fullmatch(text) for text in texts]
     if len(texts) == 1 and matches[0] is None:
         return _parse_answer(texts[0])
@@ -247,7 +247,7 @@ def import_(store: str | None, file: Path, threads: tuple[str, ...]) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(store: str | None, session_ids: tuple[str, ...], *, yes: bool) -> None:
-    """Delete sessions with everything that was kept of them."""
+    """Delete sessions with all stored data."""
     if not yes:
         click.confirm(f"Delete {', '.join(session_ids)}?", abort=True, err=True)
 
@@ -300,7 +300,7 @@ def _format_time(seconds: float) -> str:
 
 
 def show_pending(result: AgentResult) -> None:
-    """Say on stderr what a call waits for, and how to decide."""
+    """Print a call's pending questions on stderr, and how to answer them."""
     if result.status != "interrupted":
         return
     for interrupt in result.interrupts:

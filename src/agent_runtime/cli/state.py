@@ -1,4 +1,4 @@
-"""What commands share on disk: sessions, spending, keys."""
+"""Open what commands share on disk: sessions, spending, keys."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ if TYPE_CHECKING:
 
 @cache
 def settings() -> Settings:
-    """The settings of this process; raises ConfigurationError."""
+    """Return the settings of this process; raises ConfigurationError."""
     from agent_runtime.settings import read_settings
 
     return read_settings()
 
 
 def state_folder() -> Path:
-    """Return the state directory.
+    """Return the state directory: `AGENT_RUNTIME_HOME`, or the platform's place for a user's state.
 
-    `AGENT_RUNTIME_HOME`, or the platform's own place for a user's state.
-
-    Raises ConfigurationError for one that is another user's, or that others may write.
+    Raises ConfigurationError for one that is another user's, or that others may write to.
     """
     from agent_runtime.storage.file_safety import (
         check_folder_ownership,
@@ -52,11 +50,9 @@ def state_folder() -> Path:
 
 
 def open_sessions(store: str | None = None) -> SessionManager:
-    """The sessions of the command line.
+    """Open the sessions: `store`, or `AGENT_RUNTIME_SESSIONS`, or SQLite in the state directory.
 
-    `store`, or `AGENT_RUNTIME_SESSIONS`, or SQLite in the state directory.
-
-    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals what is stored. Raises
+    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals stored data. Raises
     ConfigurationError, StoreUnavailable.
     """
     from agent_runtime.sessions import SessionManager
@@ -67,20 +63,17 @@ def open_sessions(store: str | None = None) -> SessionManager:
 
 
 def open_ledger(url: str | None = None) -> Ledger:
-    """Where spending is recorded.
-
-    `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory.
-    """
+    """Open the ledger: `url`, or `AGENT_RUNTIME_LEDGER`, or SQLite in the state directory."""
     from agent_runtime.budgets import open_ledger as open_at
 
     return open_at(url or settings().ledger or f"sqlite:{state_folder() / 'ledger.db'}")
 
 
 def open_keys(url: str | None = None) -> ApiKeys:
-    """The API keys: `url`, or `AGENT_RUNTIME_KEYS`, or SQLite in the state directory.
+    """Open the API keys: `url`, or `AGENT_RUNTIME_KEYS`, or SQLite in the state directory.
 
     Their pepper is `AGENT_RUNTIME_KEY_PEPPER` or the file `AGENT_RUNTIME_KEY_PEPPER_FILE`; without
-    both it is made once, in the state directory, readable by its owner alone.
+    both it is created once, in the state directory, readable by its owner only.
     """
     from agent_runtime.auth import open_keys as open_at
 
@@ -99,7 +92,7 @@ def _events_url(url: str | None) -> str:
 
 
 def open_events(url: str | None = None) -> EventLog:
-    """The event log: `url`, or `AGENT_RUNTIME_EVENTS`, or SQLite in the state directory."""
+    """Open the event log: `url`, or `AGENT_RUNTIME_EVENTS`, or SQLite in the state directory."""
     from agent_runtime.event_bus.brokers import open_event_log
 
     configured_url = _events_url(url)
@@ -110,7 +103,7 @@ def open_events(url: str | None = None) -> EventLog:
 
 
 def open_event_broker(url: str | None = None) -> Broker:
-    """The broker of the event log."""
+    """Open the broker of the event log."""
     from agent_runtime.event_bus.brokers import open_broker
 
     return open_broker(_events_url(url), seal_key=_event_key())
@@ -122,7 +115,10 @@ def _event_key() -> bytes | None:
 
 
 def open_dead_letters(url: str | None = None) -> DeadLetters:
-    """Dead letters: `url`, or `AGENT_RUNTIME_DEAD_LETTERS`, or SQLite in the state directory."""
+    """Open the dead letters.
+
+    `url`, or `AGENT_RUNTIME_DEAD_LETTERS`, or SQLite in the state directory.
+    """
     from agent_runtime.event_bus.dead_letters import open_dead_letters
 
     return open_dead_letters(
@@ -137,7 +133,7 @@ RELAY_CLOSE_TIMEOUT_S = 5.0
 async def open_factory(**factory_arguments: Any) -> AsyncIterator[AgentFactory]:
     """Open a factory.
 
-    A store that fails as it closes is a warning, because what was answered stands.
+    A store that fails on closing is a warning, because the answer is complete.
     """
     from agent_runtime.errors import StoreError
     from agent_runtime.factory import AgentFactory
@@ -150,7 +146,7 @@ async def open_factory(**factory_arguments: Any) -> AsyncIterator[AgentFactory]:
             await factory.aclose()
         except StoreError as error:
             echo(
-                f"what was spent could not be written: {error}",
+                f"spending could not be written: {error}",
                 err=True,
                 label="warning:",
                 fg="yellow",
@@ -159,9 +155,9 @@ async def open_factory(**factory_arguments: Any) -> AsyncIterator[AgentFactory]:
 
 @asynccontextmanager
 async def event_recording(factory: AgentFactory) -> AsyncIterator[Relay | None]:
-    """Write what the factory's bus says into the event log, unless `AGENT_RUNTIME_EVENTS` is `off`.
+    """Write the factory's events to the event log, unless `AGENT_RUNTIME_EVENTS` is `off`.
 
-    Gives the relay.
+    Yields the relay.
     """
     if _events_url(None) == "off":
         yield None

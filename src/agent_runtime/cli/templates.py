@@ -45,12 +45,10 @@ _TOOL_SNIPPETS = {
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings are errors.")
-@click.option(
-    "--confined", is_flag=True, help="What a template reaches beyond its folder is an error."
-)
+@click.option("--confined", is_flag=True, help="Refuse any reach beyond the template's folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
 def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: bool) -> int:
-    """Check template FILES, and show what each reaches; problems with line and column.
+    """Check template FILES and show their effects; problems have line and column.
 
     Exits 3 when one is invalid.
     """
@@ -89,7 +87,7 @@ def _validation_report(file: Path, *, strict: bool, confined: bool) -> dict[str,
     report: dict[str, Any] = {"file": str(file), "valid": False, "missing": False, "problems": []}
     try:
         factory = AgentFactory(templates="confined" if confined else "trusted")
-        template = factory.get_template(file)  # what is not listed of the environment is not read
+        template = factory.get_template(file)  # unlisted variables of the environment are not read
         factory.check_template(template)
     except TemplateError as error:
         report["problems"] = [_problem_row(p, "error") for p in error.problems]
@@ -159,7 +157,7 @@ def list_templates(*, as_json: bool) -> None:
     help="Print the resolved template as JSON, secrets by reference.",
 )
 def show(agent: str, *, as_json: bool) -> None:
-    """Show AGENT (a registered name or a file): its text, or what it resolves to."""
+    """Show AGENT (a registered name or a file): its text, or its resolved form."""
     from agent_runtime.factory import AgentFactory
     from agent_runtime.template import builtin_templates
 
@@ -176,7 +174,7 @@ def show(agent: str, *, as_json: bool) -> None:
 @click.option(
     "--tools", type=click.Choice(sorted(_TOOL_SNIPPETS)), default="none", show_default=True
 )
-@click.option("--folder", default=".", show_default=True, help="What the tools may read.")
+@click.option("--folder", default=".", show_default=True, help="Folder that the tools may read.")
 def new(name: str, tools: str, folder: str) -> None:
     """Write NAME.yaml, a small template to start from."""
     _write_template(name, "", "auto", tools, folder)
@@ -184,10 +182,10 @@ def new(name: str, tools: str, folder: str) -> None:
 
 @click.command()
 @click.option("--name", prompt="Name", default="my-agent", show_default=True)
-@click.option("--description", prompt="What is it for", default="Answers questions.")
+@click.option("--description", prompt="Its purpose", default="Answers questions.")
 @click.option("--model", prompt="Model (auto takes the provider whose key is set)", default="auto")
 @click.option("--tools", prompt="Tools", type=click.Choice(sorted(_TOOL_SNIPPETS)), default="none")
-@click.option("--folder", default=".", help="What the tools may read.")
+@click.option("--folder", default=".", help="Folder that the tools may read.")
 def init(name: str, description: str, model: str, tools: str, folder: str) -> None:
     """Ask a few questions, then write a template that runs."""
     _write_template(name, description, model, tools, folder)

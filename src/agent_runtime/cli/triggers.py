@@ -59,7 +59,7 @@ def check(files: tuple[str, ...]) -> None:
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def run(file: str, broker: str | None, host: str, port: int) -> None:
-    """Run the rules of FILE until Ctrl-C: schedules, webhooks, and what events start."""
+    """Run the rules of FILE until Ctrl-C: schedules, webhooks, and event triggers."""
     import asyncio
 
     from agent_runtime.triggers import load_triggers
@@ -112,7 +112,7 @@ async def _run_rules(
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Set by Ctrl-C and SIGTERM: then what is under way may end."""
+    """Return an event that Ctrl-C and SIGTERM set; running calls may then finish."""
     import asyncio
     import signal
 

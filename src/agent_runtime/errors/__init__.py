@@ -23,7 +23,7 @@ AgentRuntimeError
 │   │   └── StoreVersion       store_version           another version of agent_runtime wrote it
 │   ├── StoreTimeout           store_timeout           it did not answer in time
 │   └── StoreFull              store_full              it takes no more
-├── NotRecorded                not_recorded            the log lacks what a replay needs
+├── NotRecorded                not_recorded            the log lacks data for a replay
 ├── InstanceNotFound           instance_not_found      a pool has no instance of this id
 ├── BatchError                 batch_error             about a batch, not about one of its tasks
 │   ├── ApprovalRequired       approval_required       a forecast above the budget, not approved
@@ -55,7 +55,7 @@ AgentRuntimeError
     ├── InstanceStartFailed    instance_start_failed   no process for the agent could be started
     ├── PoolOverloaded         overloaded              all instances are busy and the queue is full
     ├── TaskPoisoned           task_poisoned           a task that has killed its process too often
-    ├── Unauthenticated        unauthenticated         nobody was recognised
+    ├── Unauthenticated        unauthenticated         no caller was authenticated
     ├── Forbidden              forbidden               the caller may not do this
     └── RateLimited            rate_limited            too many calls, or too many at once
 """

@@ -7,7 +7,7 @@ from agent_runtime.errors.calls import CallError
 
 
 class Unauthenticated(CallError):
-    """Nobody was recognised. It does not say why: the log does."""
+    """Report that no caller was authenticated; only the log has the reason."""
 
     code = "unauthenticated"
     layer = "auth"
@@ -50,7 +50,7 @@ class CredentialTooLarge(InputInvalid):
 
 
 class Forbidden(CallError):
-    """The caller is known, and may not do this; `scope` is what they would need."""
+    """Report that the caller lacks a permission; `scope` is the required one."""
 
     code = "forbidden"
     layer = "auth"

@@ -1,4 +1,4 @@
-"""The root of the tree, and what is wrong before a call runs: configuration, templates, inputs."""
+"""Define the root of the tree and the errors before a call: configuration, templates, inputs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def close_matches(name: str, valid_names: Iterable[str]) -> str:
 
 
 class AgentRuntimeError(Exception):
-    """The root of the tree; `code` is stable and meant for machines.
+    """Be the root of all errors; `code` is stable and meant for machines.
 
-    Registered secrets, and what looks like a key, are masked in the message: callers see it. What
-    an error quotes from the application's own code or a library stands as it was in its
-    `__cause__`.
+    Registered secrets, and whatever looks like a key, are masked in the message, which callers see.
+    An error of the application's own code or a library is unchanged in `__cause__`.
     """
 
     code: ClassVar[str] = "internal"
@@ -132,6 +131,6 @@ class StreamMisuse(AgentRuntimeError):
 
 
 class NotRecorded(AgentRuntimeError):
-    """The event log does not have what a replay needs."""
+    """Report that the event log lacks data for a replay."""
 
     code = "not_recorded"

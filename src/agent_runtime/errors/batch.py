@@ -44,7 +44,7 @@ class ExecutionNotFound(BatchError):
 
 
 class ExecutionBusy(BatchError):
-    """Another process runs the execution now; `owner` says which."""
+    """Report that another process runs the execution; `owner` names it."""
 
     code = "execution_busy"
 
@@ -55,10 +55,7 @@ class ExecutionBusy(BatchError):
 
 
 class ApprovalRequired(BatchError):
-    """The forecast is above the budget, and nobody has said that the execution may go on.
-
-    `forecast` is it.
-    """
+    """Report that a forecast above the budget has not been approved. `forecast` has its figures."""
 
     code = "approval_required"
 
@@ -76,9 +73,9 @@ class ApprovalRequired(BatchError):
 
 
 class ExecutionLost(BatchError):
-    """This process lost an execution to another one: its lease ended.
+    """Report that another process took over an execution after this one's lease ended.
 
-    What it had not written is the other's now.
+    Unwritten updates are discarded.
     """
 
     code = "execution_lost"

@@ -9,10 +9,7 @@ from agent_runtime.errors.base import AgentRuntimeError
 
 
 class CallError(AgentRuntimeError):
-    """A call failed.
-
-    The edge fills in `run_id`, `usage` (what was spent until then) and so `cost_usd`.
-    """
+    """Report a failed call with its `run_id`, the `usage` until then, and `cost_usd`."""
 
     code = "call_failed"
     layer: ClassVar[str] = ""
@@ -27,7 +24,7 @@ class CallError(AgentRuntimeError):
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """What the failed call cost in USD, or None when unknown."""
+        """Return the failed call's cost in USD, or None when unknown."""
         return self.usage.cost_usd
 
 
@@ -38,9 +35,10 @@ class AgentFailed(CallError):
 
 
 class ProviderError(AgentFailed):
-    """A model provider failed. `status` is its HTTP status, or None when no answer came.
+    """Report a failed model provider.
 
-    `retry_after_s` is what the provider asked to wait, in seconds, or None.
+    `status` is its HTTP status, or None without an answer. `retry_after_s` is the provider's
+    requested delay in seconds, or None.
     """
 
     code = "provider_error"
@@ -64,7 +62,7 @@ class McpServerFailed(AgentFailed):
 
 
 class CallTimeout(CallError):
-    """A time limit passed: `scope` says which one, `timeout_s` how long it was, in seconds."""
+    """Report an exceeded time limit: `scope` names it, `timeout_s` is its length in seconds."""
 
     code = "timeout"
 
@@ -93,7 +91,7 @@ class LimitExceeded(CallError):
 
 
 class ToolLoop(LimitExceeded):
-    """The model asked for the same tool call with the same arguments more often than allowed."""
+    """Report that the model repeated a tool call with the same arguments too often."""
 
     code = "tool_loop"
 
@@ -105,9 +103,9 @@ class CallCancelled(CallError):
 
 
 class CallDrained(CallError):
-    """A shutdown stopped the call at a checkpoint.
+    """Report that a shutdown stopped the call at a checkpoint.
 
-    Calling the session again with input None goes on from there.
+    Call the session again with input None to continue.
     """
 
     code = "drained"
@@ -130,12 +128,12 @@ class StaleWriter(CallError):
 
 
 class BudgetExceeded(CallError):
-    """A budget has too little left for the next model call, which was not sent.
+    """Report that a budget is too small for the next model call, which was not sent.
 
     `account` is the budget (`tenant=acme/day=2026-11-21`, or `run`), `spent_usd`, `held_usd` and
-    `limit_usd` are USD, `spent_tokens` and `limit_tokens` tokens; a limit is None where there is
-    none of that kind. `pauses`: with a session the call ends as interrupted instead, and goes on
-    when it is resumed after the budget was raised.
+    `limit_usd` are USD, `spent_tokens` and `limit_tokens` tokens; a limit of neither kind is None.
+    `pauses`: with a session the call ends as interrupted instead, and can be resumed after the
+    budget was raised.
     """
 
     code = "budget_exceeded"
@@ -170,14 +168,14 @@ class BudgetExceeded(CallError):
 
 
 class BudgetUnavailable(CallError):
-    """The ledger could not be asked, so nothing was sent; `__cause__` is the store's error."""
+    """Report that the ledger failed, so nothing was sent; `__cause__` is the store's error."""
 
     code = "budget_unavailable"
     layer = "cost"
 
 
 class PriceUnknown(CallError):
-    """A call with a budget in USD asked for a model whose price nobody knows; nothing was sent."""
+    """Report that a budget in USD met a model of unknown price; nothing was sent."""
 
     code = "price_unknown"
     layer = "cost"
@@ -193,10 +191,9 @@ class PriceUnknown(CallError):
 
 
 class RateLimited(CallError):
-    """A rate limit, or a limit of calls at once, refused the call before anything was done for it.
+    """Report that a rate limit or concurrency limit refused the call before it started.
 
-    `limit` is the limit as it was given, `retry_after_s` after how many seconds another try makes
-    sense.
+    `limit` is the configured limit, `retry_after_s` the seconds until a retry makes sense.
     """
 
     code = "rate_limited"

@@ -7,9 +7,9 @@ from agent_runtime.errors.calls import AgentFailed, CallError
 
 
 class InstanceFailed(AgentFailed):
-    """The process that ran the agent is gone.
+    """Report that the process of the agent ended.
 
-    `instance_id` says which, `tail` the last that it wrote to its output.
+    `instance_id` names it, `tail` has the last of its output.
     """
 
     code = "instance_failed"
@@ -21,7 +21,7 @@ class InstanceFailed(AgentFailed):
 
 
 class WorkerDied(InstanceFailed):
-    """It ended by itself, or by somebody else's signal.
+    """Report that a process ended by itself, or by another's signal.
 
     `exit_code` is negative for a signal, None when unknown.
     """
@@ -94,9 +94,9 @@ class TransferFailed(AgentFailed):
 
 
 class InstanceStartFailed(CallError):
-    """Instances of this agent do not start.
+    """Report that instances of this agent do not start.
 
-    `__cause__` is the last failure, `retry_after_s` when it is tried again.
+    `__cause__` is the last failure, `retry_after_s` the seconds until the next attempt.
     """
 
     code = "instance_start_failed"
@@ -146,6 +146,6 @@ class InstanceNotFound(AgentRuntimeError):
 
 
 class NotPortable(ConfigurationError):
-    """A component of an agent cannot be sent to a process; the message says what to do instead."""
+    """Report that a component cannot be sent to a process; the message names the remedy."""
 
     code = "not_portable"

@@ -1,4 +1,4 @@
-"""What can be wrong with sessions and with the stores behind them."""
+"""Define the errors of sessions and their stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SessionError(AgentRuntimeError):
 
 
 class SessionNotFound(SessionError):
-    """There is no such session for this caller. Whether another caller has one is not said."""
+    """Report that the caller has no such session; another caller's is reported alike."""
 
     code = "session_not_found"
 
@@ -24,7 +24,7 @@ class SessionNotFound(SessionError):
 
 
 class SessionGone(SessionError):
-    """The session was deleted or has expired; its id is not used again."""
+    """Report that the session was deleted or has expired; its id is not used again."""
 
     code = "session_gone"
 
@@ -85,10 +85,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreVersion(StoreUnavailable):
-    """The store was written by a version of agent_runtime that this one cannot go on from.
-
-    Nothing was changed.
-    """
+    """Report a store of an incompatible version of agent_runtime. Nothing was changed."""
 
     code = "store_version"
 

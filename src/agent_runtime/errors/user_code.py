@@ -1,9 +1,7 @@
-"""The boundary around code of the application's and its libraries'.
+"""Contain errors of the application's and its libraries' code to their own call.
 
-Whatever it raises ends its own call, no other.
-
-`except Exception` is not that boundary: `sys.exit()` in a tool raises SystemExit, which asyncio
-carries out of the event loop, and with it every other call in the process.
+`except Exception` is not enough: `sys.exit()` in a tool raises SystemExit, which asyncio propagates
+out of the event loop, ending every other call in the process.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ class ExitFromUserCode(Exception):
 
 
 def as_user_exception(error: BaseException) -> Exception:
-    """Return what user code raised as an Exception, or raise what is not the code's own.
+    """Return user code's exception as an Exception, or raise one that is not its own.
 
-    A cancellation, the end of a generator, and what a signal's handler raised (Ctrl-C, a `sys.exit`
-    on SIGTERM) go on.
+    A cancellation, the end of a generator, and an exception of a signal's handler (Ctrl-C, a
+    `sys.exit` on SIGTERM) are raised.
     """
     if isinstance(error, Exception):
         return error
@@ -43,14 +41,14 @@ def as_user_exception(error: BaseException) -> Exception:
 
 
 def is_from_signal(error: BaseException) -> bool:
-    """Tell whether a signal raised this, wherever the main thread was just then.
+    """Return whether a signal raised this, anywhere in the main thread.
 
-    Then its traceback goes through the handler of a signal; or, for the interpreter's own handler
-    of SIGINT, it begins at an instruction that raises nothing by itself.
+    Its traceback then contains a signal handler; or, for the interpreter's own handler of SIGINT,
+    it begins at an instruction that raises nothing by itself.
     """
     if threading.current_thread() is not threading.main_thread():
         return False  # signals are handled in the main thread
-    if isinstance(error, BaseExceptionGroup):  # what a task group makes of it
+    if isinstance(error, BaseExceptionGroup):  # a task group's
         return any(is_from_signal(nested_error) for nested_error in error.exceptions)
     handlers = _handler_codes()
     trace = error.__traceback__
@@ -64,10 +62,7 @@ def is_from_signal(error: BaseException) -> bool:
 
 
 def error_text(error: BaseException) -> str:
-    """Return an exception's text, whatever its `__str__` does.
-
-    Bounded, and text that UTF-8 can write.
-    """
+    """Return an exception's text, even if its `__str__` fails, bounded and valid in UTF-8."""
     try:
         text = str(error)
     except BaseException as str_error:

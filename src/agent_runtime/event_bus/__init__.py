@@ -1,4 +1,4 @@
-"""One ordered log of what happens, and those who listen to it."""
+"""Publish events in one ordered log, and deliver them to subscribers."""
 
 from agent_runtime.event_bus.bus import EventBus
 from agent_runtime.event_bus.event import Event

@@ -1,4 +1,4 @@
-"""EventBus: the in-memory log of what happens, and everybody who listens to it."""
+"""Publish events in an in-memory log, to all subscribers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 MAX_STREAMS = 100_000
-"""Streams whose counters are kept; one that was not used while as many others were begins anew."""
+"""Most streams with a counter; beyond it the least recently used one restarts."""
 
 
 MAX_SEQ_DIGITS = 18
@@ -43,12 +43,12 @@ class _Counter:
 
 
 class EventBus:
-    """One ordered log in one process. `publish` is a plain call from any thread: it never waits.
+    """Keep one ordered log in one process. `publish` never waits, and works from any thread.
 
     Args:
-        retain: how many of the last events are kept for those who come later, or come back.
-        source: this bus's name in the events; a random one by default. With `seq` it names an event
-            for ever, so no other bus may have had it, one of an earlier process neither.
+        retain: how many of the last events are stored for late or returning subscribers.
+        source: this bus's name in the events; a random one by default. With `seq` it identifies an
+            event, so it must be unique across processes and restarts.
     """
 
     def __init__(self, *, retain: int = 4096, source: str | None = None) -> None:
@@ -77,15 +77,15 @@ class EventBus:
 
     @property
     def active(self) -> bool:
-        """Whether an event goes anywhere.
+        """Return whether events reach a subscriber or the log.
 
-        A publisher may skip making one when nobody listens and nothing is kept.
+        If not, publishers need not build them.
         """
         return bool(self._groups or self._log.maxlen) and not self._closed
 
     @property
     def dropped(self) -> int:
-        """Events lost to full buffers, over all subscribers, closed ones included."""
+        """Return how many events were lost to full buffers, of all present and past subscribers."""
         subscriptions = [
             subscription
             for group in list(self._groups.values())
@@ -101,7 +101,7 @@ class EventBus:
         ConfigurationError for an unknown type.
         """
         lock = self.lock
-        lock.acquire()  # `with` takes twice as long, and this is the way of every token
+        lock.acquire()  # `with` takes twice as long, and every token passes here
         try:
             route = self._routes.get(event.type)
             if route is None:
@@ -119,9 +119,9 @@ class EventBus:
         return event
 
     async def apublish(self, event: Event) -> Event:
-        """`publish`, once every subscriber with the policy `block` has room for it.
+        """Publish when every subscriber with the policy `block` has room.
 
-        The one way in that may wait.
+        The only method that waits.
         """
         while True:
             capacity_checked = [
@@ -139,7 +139,7 @@ class EventBus:
             await full_subscriptions[0].wait_for_capacity()
 
     def stamp(self, event: Event) -> Event:
-        """Give `event` its place in its stream without handing it to anybody."""
+        """Assign `event` its sequence number without delivering it."""
         with self.lock:
             self._stamp(event)
         return event
@@ -165,8 +165,7 @@ class EventBus:
             self._counters = {}
             self._rotations += 1
         if counter is None:
-            # A stream that was forgotten begins at 1 again, as of another source: no id is given
-            # twice.
+            # An evicted stream restarts at 1 as of another source, so no id is used twice.
             counter = _Counter(
                 f"{self.source}.{self._rotations}" if self._rotations else self.source
             )
@@ -204,29 +203,32 @@ class EventBus:
     ) -> Subscription:
         """Subscribe to the types that match one of `patterns`, from now on.
 
-        Patterns are those of `fnmatch` (`llm.*`); without one all types match.
+        Patterns are those of `fnmatch` (`llm.*`); without one all types match. Raises
+        ConfigurationError for invalid values, and RuntimeError for an async handler without a loop.
 
         Args:
             patterns: of types.
             session_id: only events of this session of `tenant`.
             run_id: only events of this run of `tenant`.
-            tenant: only events of this tenant; with a session or run it is `default` unless given.
-            principal: who listens: only events of their tenant, and of their own calls and sessions
+            tenant: only events of this tenant; with a session or run it is `default` unless set.
+            principal: the subscriber: only events of their tenant, and of their own calls and
+                sessions
                 unless they have the scope `sessions:all`. None is the application's own code.
-            after: begin with the retained events of the session or run behind this `seq`, or behind
-                the event of this `id`, without loss or repetition before the ones that follow; a
-                `bus.gap` first when some are not retained any more. What another bus counted
-                (before a restart) is no place here: then a `bus.gap` and all that is retained. A
-                number cannot tell that once the new count has passed it; an id always does.
-            buffer: how many events wait for this subscriber at most.
+            after: start with the retained events of the session or run after this `seq`, or after
+                the event
+                of this `id`, without loss or repetition; a `bus.gap` first when some are not
+                    retained any
+                more. A number of another bus (before a restart) gives a `bus.gap` and all that is
+                    retained,
+                until the new count has passed it; an id is always recognised.
+            buffer: the most events that wait for this subscriber.
             policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it,
-                `block` lets `apublish` wait (and loses it where a plain `publish` cannot).
+                `block`
+                lets `apublish` wait (and loses it where a plain `publish` cannot).
             handler: called with every event: an async function on this loop, a plain one in a
-            thread of its own.
+                thread of its
+                own.
             name: of the handler, in logs.
-
-        Raises ConfigurationError for values that cannot work, and RuntimeError for an async handler
-        without a loop.
         """
         if buffer < 1:
             raise ConfigurationError(f"buffer must be at least 1, not {buffer}")
@@ -272,7 +274,7 @@ class EventBus:
             self._groups_by_key[key] = (*self._groups_by_key.get(key, ()), group)
 
     def unsubscribe(self, group: Group[Subscription], subscription: Subscription) -> None:
-        """Forget a subscription; called by `Subscription.close`. Removing twice does nothing."""
+        """Remove a subscription; called by `Subscription.close`. Repetitions do nothing."""
         with self.lock:
             if subscription not in group.members:
                 return
@@ -302,8 +304,6 @@ class EventBus:
         else:
             del self._groups_by_key[key]
 
-    # -- what was
-
     def retained(
         self,
         *patterns: str,
@@ -322,12 +322,11 @@ class EventBus:
 
     def _events_after(self, event_filter: Filter, after: int | str) -> list[Event]:
         scoped_events = [event for event in self._log if event_filter.matches_scope(event)]
-        # Whose events are not all theirs to see learns of no more than what they see: no count of a
-        # stream.
+        # A subscriber with restricted access must not learn a stream's count.
         counter = None if event_filter.user_id is not None else self._find_counter(event_filter)
         last = max(scoped_events[-1].seq if scoped_events else 0, counter.seq if counter else 0)
         seq = after if isinstance(after, int) else self._resolve_seq(after, scoped_events, counter)
-        if seq is None or seq > last:  # a place in another count: nothing of this one was read
+        if seq is None or seq > last:  # a number of another count: nothing of this one was read
             missed = max(1, scoped_events[0].seq - 1 if scoped_events else last)
             return [
                 self._gap_event(event_filter, missed, "restart"),
@@ -380,8 +379,8 @@ class EventBus:
     ) -> int:
         if not scoped_events:
             return last - seq
-        # Retained are the last ones, without holes. A run inside a session does not begin at 1:
-        # what came before it is not its own.
+        # The last events are retained, without holes. A run inside a session does not start at 1,
+        # because earlier numbers belong to others.
         is_whole = event_filter.session_id is None and scoped_events[0].type == "run.start"
         return 0 if is_whole else max(0, scoped_events[0].seq - seq - 1)
 
@@ -393,7 +392,7 @@ class EventBus:
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     def close(self) -> None:
-        """End every subscription once what waits has been read. Later events go nowhere."""
+        """End every subscription after its buffered events. Later events are ignored."""
         with self.lock:
             self._closed = True
             self._routes.clear()
@@ -402,7 +401,7 @@ class EventBus:
                 subscription.close()
 
     async def aclose(self, grace_s: float = 5.0) -> int:
-        """`close`, and let handlers finish what waits for `grace_s` seconds.
+        """Close, and let handlers finish for `grace_s` seconds.
 
         Returns how many events were left.
         """

@@ -42,7 +42,7 @@ EXTENSIONS = {
 
 
 def to_cloud_event(event: Event) -> dict[str, Any]:
-    """`event` as a CloudEvent: plain JSON data, with secrets masked."""
+    """Return `event` as a CloudEvent: plain JSON data, with secrets masked."""
     masked: dict[str, Any] = SECRETS.redact_json(_to_unmasked_cloud_event(event))
     return masked
 
@@ -91,17 +91,16 @@ def _to_unmasked_cloud_event(event: Event) -> dict[str, Any]:
 def encode_event(event: Event, seal: EventSeal | None = None) -> bytes:
     """Return the CloudEvent as JSON bytes, sealed if there is a seal.
 
-    InputInvalid for one above `MAX_EVENT_BYTES`.
+    Raises InputInvalid for one above `MAX_EVENT_BYTES`.
     """
     try:
         cloud_event = _to_unmasked_cloud_event(event)
-        # In one text for one look, but as they are: JSON's escapes would hide what stands behind
-        # them.
+        # One text for one search, unencoded: JSON's escapes would hide secrets.
         if SECRETS.may_contain_secret("\n".join(_collect_texts(cloud_event, []))):
             cloud_event = SECRETS.redact_json(cloud_event)
         if seal is not None:
-            # Over what a reader will have: a lone surrogate, which has no UTF-8, is a question mark
-            # there.
+            # Over the data that a reader gets: a lone surrogate, which has no UTF-8, becomes a
+            # question mark.
             cloud_event = json.loads(_dump_json(cloud_event).encode("utf-8", "replace"))
             seal.sign(cloud_event)
         text = _dump_json(cloud_event)
@@ -121,7 +120,7 @@ def encode_event(event: Event, seal: EventSeal | None = None) -> bytes:
 def from_cloud_event(raw_event: Any, seal: EventSeal | None = None) -> Event:
     """Return the event of a CloudEvent (bytes, text or a mapping).
 
-    Raises InputInvalid that says what is wrong.
+    Raises InputInvalid with the problem.
     """
     content = _parse_json(raw_event)
     if seal is not None:
@@ -174,10 +173,10 @@ def _is_encodable(value: str) -> bool:
 
 
 def read_event(content: Any, position: str, seal: EventSeal | None = None) -> Event:
-    """Return the event at a place of a log.
+    """Return the event at a position of a log.
 
-    What is none, or is not sealed where the log has a key, becomes a `bus.unreadable`, so that
-    nobody is stuck at it.
+    An invalid one, or one without a seal where the log has a key, becomes a `bus.unreadable`, so
+    that readers can continue.
     """
     try:
         return from_cloud_event(content, seal)
@@ -224,10 +223,7 @@ def _parse_count(content: Mapping[str, Any], name: str) -> int:
 
 
 def to_jsonable(value: Any) -> Any:
-    """`value` as JSON can say it.
-
-    Messages and models by their fields, anything unknown as its text.
-    """
+    """Return `value` as JSON data: messages and models by their fields, unknown types as text."""
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

@@ -47,7 +47,7 @@ def _event_name(event: Event) -> str:
 
 
 def _content_digest(event: Event) -> str:
-    """Return what tells two events of one name apart: what a handler acts on."""
+    """Return a digest of an event's contents, which distinguishes two events of one id."""
     content = to_cloud_event(event)
     parts = [content.get(part) for part in ("type", "subject", "agent", "userid", "data")]
     return blake2b(
@@ -60,38 +60,37 @@ class _Stopping(Exception):
 
 
 class EventConsumer:
-    """Calls `handler` with each matching event of a broker, at least once and in order.
+    """Call `handler` with each matching event of a broker, at least once and in order.
 
     `async with EventConsumer(broker, "billing", handler): ...`, or `start()` and `stop()`. Of
     several consumers of one name, in any number of processes, one reads and the others stand by (on
     Kafka they share its partitions).
 
-    A handler that raises is called again after a pause; its stream waits, others go on. After
-    `retries` further tries the event becomes a dead letter and the stream goes on. It is
-    acknowledged after that, never before: whatever is killed, it comes again. An event that is
-    known as handled is not handled again. Known is the id of one source and tenant; the same id
-    with other contents is not handled either, and a `bus.conflict` on `bus` says so. A number that
-    is missing in a stream is counted in `missing`, logged, and a `bus.gap` with the policy `log` on
-    `bus`.
+    A failing handler is called again after a pause; its stream waits, others continue. After
+    `retries` further attempts the event becomes a dead letter and the stream continues. The event
+    is acknowledged only afterwards, so a killed process receives it again. Handled events are
+    recognised by source, tenant and id and not handled again; the same id with other contents is
+    reported as a `bus.conflict` on `bus`. A missing sequence number is counted in `missing`,
+    logged, and reported as a `bus.gap` with the policy `log` on `bus`.
 
     Args:
-        broker: whose events; the broker stays open.
+        broker: the event log; it stays open.
         name: of the consumer and its group: 1 to 128 ASCII letters, digits, `_` and `-`.
-        handler: an async function of the event. What it publishes or starts says that the event is
-        its cause.
-        patterns: of types; the others are acknowledged unseen.
+        handler: an async function of the event, which becomes the cause of everything it publishes.
+        patterns: of types; other events are acknowledged unhandled.
         concurrency: how many events are handled at once, of different streams.
-        retries: further tries of one event.
-        backoff_s: the first pause; each doubles, to at most `max_backoff_s`, half of it at random.
-        timeout_s: for one try, or None.
-        dead_letters: where events go that cannot be handled; in memory by default.
-        seen_ids: which were handled; in memory by default, which does not outlive the process.
-        bus: where `dead_letter.added`, `bus.conflict` and `bus.gap` are published.
-        start: where the group begins when it is new.
-        check_sequence: look for missing numbers; False for a log that a relay fills with some types
+        retries: further attempts at one event.
+        backoff_s: the first pause; each one doubles, up to `max_backoff_s`, half of it at random.
+        timeout_s: for one attempt, or None.
+        dead_letters: the store of failed events; in memory by default.
+        seen_ids: the store of handled ids; in memory by default, which does not outlive the
+            process.
+        bus: receives `dead_letter.added`, `bus.conflict` and `bus.gap`.
+        start: the start of a new group.
+        check_sequence: detect missing numbers; False for a log that a relay fills with some types
             only.
 
-    Raises ConfigurationError for settings that cannot work.
+    Raises ConfigurationError for invalid settings.
     """
 
     def __init__(
@@ -152,11 +151,11 @@ class EventConsumer:
 
     @property
     def missing(self) -> int:
-        """Numbers that never came in the streams of the log."""
+        """Return how many sequence numbers are missing in the streams of the log."""
         return self._gaps.missing
 
     async def lag(self) -> int:
-        """How many events are not acknowledged yet: the metric to alert on. Raises StoreError."""
+        """Return how many events are unacknowledged, the metric to alert on. Raises StoreError."""
         return await self._broker.lag(self.name)
 
     # -- the lifecycle
@@ -178,7 +177,7 @@ class EventConsumer:
         await self.stop()
 
     def start(self) -> None:
-        """Begin to consume, in a task of its own. Again: does nothing."""
+        """Start consuming in a task; repetitions do nothing."""
         if self._task is None:
             self._stopping.clear()
             self._has_joined.clear()
@@ -190,10 +189,10 @@ class EventConsumer:
             )
 
     async def stop(self, grace_s: float = 30.0) -> int:
-        """Take nothing new, and let what is being handled end for `grace_s` seconds.
+        """Stop consuming; running handlers may finish within `grace_s` seconds.
 
-        Returns how many handlers had to be cancelled; their events come again. Cancelled itself, it
-        cancels them at once.
+        Returns how many handlers had to be cancelled; their events are delivered again. Cancelling
+        `stop` cancels them at once.
         """
         if self._task is None:
             return 0
@@ -230,16 +229,14 @@ class EventConsumer:
 
     async def _measure_lag(self) -> None:
         while True:
-            with suppress(Exception):  # a broker that is out says so where it is read
+            with suppress(Exception):  # a broken broker raises where it is read
                 self.last_lag = await self.lag()
             await asyncio.sleep(LAG_INTERVAL_S)
 
     async def _dispatch(self, delivery: Delivery) -> None:
         if self._check_sequence and (gap := self._gaps.find_gap(delivery.event, delivery.reading)):
             self._report_gap(delivery.event, gap)
-        stream = (
-            delivery.event.stream or delivery.position
-        )  # what belongs to no run waits for nothing
+        stream = delivery.event.stream or delivery.position  # events of no run have no predecessor
         if stream not in self._pending_by_stream and not self._filter.matches_type(
             delivery.event.type
         ):
@@ -284,16 +281,15 @@ class EventConsumer:
                 if (letter := await self._handle_with_retries(event)) is not None:
                     await self._retry_forever(lambda: add_shielded(self.dead_letters, letter))
                     self._publish_dead_letter(event, letter)
-                # The contents first: of a consumer that is killed in between, the event comes
-                # again.
+                # The contents first: a consumer killed in between receives the event again.
                 await self._retry_forever(lambda: self._deduplication.add(self.name, content_key))
                 await self._retry_forever(lambda: self._deduplication.add(self.name, name))
         except _Stopping:
-            return  # not acknowledged: it comes again
+            return  # not acknowledged, so it comes again
         await self._acknowledge(delivery)
 
     async def _retry_forever(self, operation: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer of a store, however often it has to be asked."""
+        """Return a store's answer, retrying until it succeeds."""
         pause_s = self._backoff_s
         while True:
             try:
@@ -311,7 +307,7 @@ class EventConsumer:
             pause_s = min(pause_s * 2, self._max_backoff_s)
 
     async def _handle_with_retries(self, event: Event) -> DeadLetter | None:
-        """None when the event was handled, or the letter of one that cannot be."""
+        """Return None for a handled event, or the dead letter."""
         attempt = 0
         while True:
             attempt += 1
@@ -339,9 +335,9 @@ class EventConsumer:
             await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
 
     async def _try_handler(self, event: Event) -> BaseException | None:
-        """What one try ended in. A handler's own CancelledError is a failure.
+        """Return the error of one attempt, or None.
 
-        Only the consumer's end cancels it.
+        A handler's own CancelledError is a failure. Only the consumer's end cancels it.
         """
         token = current_cause.set(Cause(event.id, event.depth + 1))
         try:

@@ -15,11 +15,11 @@ from agent_runtime.secrets.redaction import SECRETS
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One thing that could not be handled.
+    """Describe a failed event or task.
 
-    `queue` is whose it was (a consumer's name), `payload` what it was, as JSON data, `error` the
-    last failure's class and `message` its text, without secrets; `attempts` how often it was tried,
-    `added_at` Unix seconds; `tenant` and `user` whose it was, empty for the application's own.
+    `queue` names its consumer, `payload` is its JSON data, `error` the last failure's class and
+    `message` its text, without secrets; `attempts` counts attempts, `added_at` is in Unix seconds;
+    `tenant` and `user` own it, empty for the application's own.
     """
 
     queue: str
@@ -62,5 +62,5 @@ class DeadLetter:
         return cls(**{"added_at" if k == "added_s" else k: v for k, v in content.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return asdict(self)

@@ -1,7 +1,4 @@
-"""Dead letters: what could not be handled, put aside to be looked at, tried again or thrown away.
-
-Events, and whatever else is worked off from a queue: a letter is a queue's name and JSON.
-"""
+"""Store dead letters: failed events and tasks, to inspect, retry or delete."""
 
 from __future__ import annotations
 
@@ -10,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from agent_runtime.event_bus.dead_letter import DeadLetter
 from agent_runtime.storage import SqliteFile, StoreUrl
 from agent_runtime.storage.sqlite_schema import StoreSchema
@@ -17,28 +16,28 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 
 @runtime_checkable
 class DeadLetters(Protocol):
-    """Where dead letters are kept. Methods raise StoreError when the store fails."""
+    """Store dead letters. Methods raise StoreError when the store fails."""
 
     async def add(self, letter: DeadLetter) -> None:
         """Keep a letter. Adding one with a known id changes nothing."""
 
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The oldest letters first, of one queue or of all."""
+        """Return the oldest letters first, of one queue or of all."""
 
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """The letter, or None."""
+        """Return the letter, or None."""
 
     async def remove(self, letter_id: str) -> bool:
         """Throw it away; False when it is not there."""
 
     async def count(self, queue: str | None = None) -> int:
-        """How many there are."""
+        """Return how many letters there are."""
 
     async def aclose(self) -> None:
         """Close the store."""
 
 
-class MemoryDeadLetters:
+class MemoryDeadLetters(DeadLetters):
     """In this process. Beyond `max_letters` the oldest go, counted in `dropped`."""
 
     def __init__(self, *, max_letters: int = 10_000) -> None:
@@ -46,36 +45,36 @@ class MemoryDeadLetters:
         self._max_letters = max_letters
         self.dropped = 0
 
+    @override
     async def add(self, letter: DeadLetter) -> None:
-        """See `DeadLetters.add`."""
         self._letters.setdefault(letter.id, letter)
         if len(self._letters) > self._max_letters:
             del self._letters[next(iter(self._letters))]
             self.dropped += 1
 
+    @override
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """See `DeadLetters.list`."""
         return [letter for letter in self._letters.values() if queue in (None, letter.queue)][
             :limit
         ]
 
+    @override
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """See `DeadLetters.get`."""
         return self._letters.get(letter_id)
 
+    @override
     async def remove(self, letter_id: str) -> bool:
-        """See `DeadLetters.remove`."""
         return self._letters.pop(letter_id, None) is not None
 
+    @override
     async def count(self, queue: str | None = None) -> int:
-        """See `DeadLetters.count`."""
         return len(await self.list(queue, limit=len(self._letters)))
 
-    async def aclose(self) -> None:
-        """See `DeadLetters.aclose`."""
+    @override
+    async def aclose(self) -> None: ...
 
 
-class SqliteDeadLetters(SqliteFile):
+class SqliteDeadLetters(SqliteFile, DeadLetters):
     """In a SQLite file, for the processes of one machine; it may be the event log's own."""
 
     SCHEMA = StoreSchema(
@@ -88,28 +87,28 @@ class SqliteDeadLetters(SqliteFile):
     """,
     )
 
+    @override
     async def add(self, letter: DeadLetter) -> None:
-        """See `DeadLetters.add`."""
         text = json.dumps(letter.to_dict(), ensure_ascii=True)
         await self.acall("insert", letter.id, letter.queue, text)
 
+    @override
     async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """See `DeadLetters.list`."""
         rows = await self.acall("select", queue, limit)
         return [DeadLetter.from_dict(json.loads(text)) for (text,) in rows]
 
+    @override
     async def get(self, letter_id: str) -> DeadLetter | None:
-        """See `DeadLetters.get`."""
         record = await self.acall("find", letter_id)
         return None if record is None else DeadLetter.from_dict(json.loads(record[0]))
 
+    @override
     async def remove(self, letter_id: str) -> bool:
-        """See `DeadLetters.remove`."""
         removed: bool = await self.acall("delete", letter_id)
         return removed
 
+    @override
     async def count(self, queue: str | None = None) -> int:
-        """See `DeadLetters.count`."""
         counted: int = await self.acall("count", queue)
         return counted
 
@@ -156,8 +155,5 @@ def open_dead_letters(url: str) -> DeadLetters:
 
 
 async def add_shielded(letters: DeadLetters, letter: DeadLetter) -> None:
-    """Add a letter, whether or not whoever asks is being cancelled.
-
-    It is the last trace of what failed.
-    """
+    """Add a letter even if the caller is being cancelled: it is the last trace of a failure."""
     await asyncio.shield(letters.add(letter))

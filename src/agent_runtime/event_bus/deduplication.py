@@ -21,14 +21,14 @@ class DeduplicationStore(Protocol):
         """Tell whether the consumer has handled the event of this name."""
 
     async def add(self, consumer: str, name: str) -> None:
-        """Remember that it has."""
+        """Record that the consumer has handled it."""
 
     async def aclose(self) -> None:
         """Close the store."""
 
 
 class MemoryDeduplicationStore:
-    """The last `max_ids` in this process: for what comes again because a connection was lost."""
+    """Store the last `max_ids` in this process, for repetitions after a lost connection."""
 
     def __init__(self, *, max_ids: int = 100_000) -> None:
         self._ids: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -39,20 +39,17 @@ class MemoryDeduplicationStore:
         return (consumer, name) in self._ids
 
     async def add(self, consumer: str, name: str) -> None:
-        """Remember that the consumer has handled it."""
+        """Record that the consumer has handled it."""
         self._ids[consumer, name] = None
         if len(self._ids) > self._max_ids:
             self._ids.popitem(last=False)
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing: there is no resource to close."""
 
 
 class SqliteDeduplicationStore(SqliteFile):
-    """In a SQLite file: also for what comes again because the process was killed.
-
-    Kept for `retention_s` seconds.
-    """
+    """Store ids in a SQLite file for `retention_s` seconds: they survive a killed process."""
 
     SCHEMA = StoreSchema(
         "seen_ids",
@@ -74,7 +71,7 @@ class SqliteDeduplicationStore(SqliteFile):
         return is_duplicate
 
     async def add(self, consumer: str, name: str) -> None:
-        """Remember that the consumer has handled it."""
+        """Record that the consumer has handled it."""
         await self.acall("put", consumer, name)
 
     def _has(self, consumer: str, name: str) -> bool:
@@ -85,7 +82,7 @@ class SqliteDeduplicationStore(SqliteFile):
         now = time.time()
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO seen_ids VALUES (?, ?, ?)", [consumer, name, now])
-            # A few with each: no run of its own, and never long.
+            # A few with each write, which keeps every deletion short.
             db.execute(
                 "DELETE FROM seen_ids WHERE (consumer, id) IN "
                 "(SELECT consumer, id FROM seen_ids WHERE at_s < ? ORDER BY at_s LIMIT 10)",

@@ -1,4 +1,4 @@
-"""Event: what is published, frozen once it is made."""
+"""Define events, which are immutable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any, NoReturn
 
 DEFAULT_TENANT = "default"
-"""Whose everything is that names no tenant."""
+"""The tenant of events and calls that name none."""
 
 
 def stream_of(tenant: str | None, name: str | None) -> str:
@@ -44,21 +44,22 @@ class _EventFields:
 
 
 class Event(_EventFields):
-    """One thing that happened, a frozen dataclass.
+    """Describe an occurrence, as a frozen dataclass.
 
     Args:
         type: one of `EVENT_TYPES` (`run.end`), or `custom.` and a name of the application's own.
-        data: what happened: a `CallbackEvent`, or plain data.
-        run_id, session_id, user_id, tenant, agent: whose it is, where known; `agent` is the agent's
-        name.
+        data: its contents: a `CallbackEvent`, or plain data.
+        run_id, session_id, user_id, tenant, agent: its origin, where known; `agent` is the agent's
+            name.
         occurred_at: Unix wall-clock seconds.
         source: the bus that published it; stamped by `EventBus.publish`, as `seq`, `cause` and
-        `depth` are.
-        seq: its place in its stream, from 1, without gaps; 0 before it is published.
-        cause: the id of the event that led to this one, or None; `depth` how many there are in that
-        chain.
-        own_id: an id that is known before (a webhook's delivery); otherwise `id` is made of source,
-            stream and seq.
+            `depth`
+            are.
+        seq: its number in its stream, from 1, without gaps; 0 before it is published.
+        cause: the id of the causing event, or None; `depth` is the length of that chain.
+        own_id: a predefined id (a webhook's delivery); otherwise `id` consists of source, stream
+            and
+            seq.
     """
 
     __slots__ = ()
@@ -88,15 +89,12 @@ class Event(_EventFields):
 
     @property
     def stream(self) -> str:
-        """Within what `seq` counts.
-
-        The tenant's session, else the run, else "" for what concerns no run.
-        """
+        """Return the scope of `seq`: the tenant's session, else the run, else ""."""
         return stream_of(self.tenant, self.session_id or self.run_id)
 
     @property
     def id(self) -> str:
-        """The same for ever and everywhere, also in another delivery of it."""
+        """Return the id, unique and stable over all deliveries."""
         return self.own_id or f"{self.source}:{self.stream}:{self.seq}"
 
 
@@ -108,14 +106,11 @@ set_depth: Any = _EventFields.__dict__["depth"].__set__
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What led to whatever happens in this context.
-
-    An event's id, and how long the chain is with what follows.
-    """
+    """Describe the cause of events in this context: an event's id, and the length of the chain."""
 
     event_id: str
     depth: int
 
 
 current_cause: ContextVar[Cause | None] = ContextVar("agent_runtime_current_cause", default=None)
-"""Set around what an event started; every event published inside says so."""
+"""Set around the handling of an event, as the cause of events published inside."""

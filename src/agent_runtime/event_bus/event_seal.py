@@ -1,4 +1,4 @@
-"""A seal on the events of a broker's log, so that who can write to the server cannot make one."""
+"""Seal events in a broker's log, so that write access to the server is not enough to forge one."""
 
 from __future__ import annotations
 

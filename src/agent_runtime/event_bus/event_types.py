@@ -1,4 +1,4 @@
-"""The closed set of event types, each with what it means and a JSON Schema of its data."""
+"""Define the closed set of event types, each with its meaning and a JSON Schema of its data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from agent_runtime.errors import ConfigurationError, close_matches
 
 CUSTOM_PREFIX = "custom."
-"""Types of the application's own; their data may be anything that JSON can say."""
+"""Prefix of the application's own types, whose data may be any JSON."""
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -39,9 +39,9 @@ class EventType:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema (2020-12) of an event's `data`.
+        """Return the JSON Schema (2020-12) of an event's `data`.
 
-        Readers ignore properties that they do not know.
+        Readers ignore unknown properties.
         """
         return {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -55,7 +55,7 @@ class EventType:
 
 
 def dataschema_of(event_type: str) -> str:
-    """The URI under which the schema of a type is named on the wire."""
+    """Return the URI of a type's schema."""
     return f"urn:agent-runtime:event:{event_type}:v1"
 
 
@@ -124,7 +124,7 @@ _TYPES = (
     EventType("chain.end", "A chain ended.", {**_CALL, "outputs": {}}),
     EventType("chain.error", "A chain failed.", {**_CALL, **_ERROR}, ("error",)),
     EventType("interrupt", "A run waits for a person.", {**_CALL, "count": _COUNT}, ("count",)),
-    EventType("resume", "A run goes on after an interrupt.", _CALL),
+    EventType("resume", "A run resumed after an interrupt.", _CALL),
     EventType(
         "session.created", "A session was made.", {"agent": {"type": "object"}, "title": _TEXT}
     ),
@@ -196,7 +196,7 @@ _TYPES = (
     ),
     EventType(
         "trigger.failed",
-        "What a rule started failed.",
+        "A run started by a rule failed.",
         {"rule": _TEXT, **_ERROR},
         ("rule", "error"),
     ),
@@ -227,12 +227,12 @@ _TYPES = (
     ),
     EventType(
         "template.changed",
-        "A watched template was read anew.",
+        "A changed template was loaded.",
         {"template": _TEXT, "digest": _TEXT},
     ),
     EventType(
         "template.rejected",
-        "A watched template is broken; the version before it goes on serving.",
+        "A changed template is broken; its previous version stays in use.",
         {"template": _TEXT, "problems": {"type": "array"}},
         ("template", "problems"),
     ),
@@ -282,7 +282,7 @@ _TYPES = (
     ),
     EventType(
         "batch.forecast",
-        "What a batch will cost was told from its first tasks.",
+        "The cost of a batch was forecast from a sample.",
         {"execution_id": _TEXT, "forecast": {"type": "object"}},
         ("execution_id", "forecast"),
     ),
@@ -305,7 +305,7 @@ EVENT_TYPES: Mapping[str, EventType] = {event_type.name: event_type for event_ty
 
 
 def check_type(event_type: str) -> None:
-    """Raise ConfigurationError for a type that nobody has described."""
+    """Raise ConfigurationError for an unknown type."""
     if event_type not in EVENT_TYPES and not (
         event_type.startswith(CUSTOM_PREFIX) and len(event_type) > len(CUSTOM_PREFIX)
     ):
@@ -316,5 +316,5 @@ def check_type(event_type: str) -> None:
 
 
 def schemas() -> dict[str, Any]:
-    """One JSON document with the schema of every type."""
+    """Return one JSON document with the schema of every type."""
     return {name: event_type.schema for name, event_type in sorted(EVENT_TYPES.items())}

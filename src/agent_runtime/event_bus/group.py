@@ -1,4 +1,4 @@
-"""What subscribers want, and those who want the same: matched, counted and woken together."""
+"""Match, count and wake subscribers with equal filters together."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_PATTERN_CHARS = 200
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a subscriber wants: types by `fnmatch` patterns, and the rest exactly, where given.
+    """Select events: types by `fnmatch` patterns, and other fields exactly, where set.
 
-    Two tenants may use one session or run id, so a filter by either has a tenant; `default` is
-    whose everything is that names none.
+    Two tenants may use one session or run id, so a filter by either has a tenant; events without
+    one belong to `default`.
     """
 
     patterns: tuple[str, ...] = ("*",)
@@ -34,9 +34,9 @@ class Filter:
     tenant: str | None = None
     user_id: str | None = None
     requires_tenant: bool = False
-    """Whether an event has to name the tenant.
+    """Whether the event must name the tenant.
 
-    What names none is the application's own, and no principal's.
+    Events without one are the application's, and no principal's.
     """
 
     @classmethod
@@ -48,9 +48,9 @@ class Filter:
         tenant: str | None,
         principal: Principal | None,
     ) -> Self:
-        """Return the filter of what was asked for, within what `principal` may see.
+        """Return the requested filter, restricted to what `principal` may see.
 
-        Those are their own events or, with the scope `sessions:all`, their tenant's.
+        That is their own events or, with the scope `sessions:all`, their tenant's.
         """
         user_id = None
         if principal is not None:
@@ -63,15 +63,15 @@ class Filter:
 
     @property
     def key(self) -> str | None:
-        """What its events are found by, or None when they may be anybody's."""
+        """Return the key that its events are indexed by, or None for all events."""
         return self.session_id or self.run_id or self.tenant
 
     def matches_type(self, event_type: str) -> bool:
-        """Whether one of the patterns matches."""
+        """Return whether one of the patterns matches."""
         return any(fnmatchcase(event_type, pattern) for pattern in self.patterns)
 
     def matches_scope(self, event: Event) -> bool:
-        """Whether it is an event of the session, run, tenant and user asked for."""
+        """Return whether the event is of the requested session, run, tenant and user."""
         return (
             (self.session_id is None or event.session_id == self.session_id)
             and (self.run_id is None or event.run_id == self.run_id)
@@ -83,7 +83,7 @@ class Filter:
         return event.tenant if self.requires_tenant else event.tenant or DEFAULT_TENANT
 
     def matches(self, event: Event) -> bool:
-        """Whether the subscriber gets this event."""
+        """Return whether the subscriber gets this event."""
         return self.matches_scope(event) and self.matches_type(event.type)
 
 
@@ -104,10 +104,10 @@ class Subscriber(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether the next event has no capacity."""
+        """Return whether there is no room for the next event."""
 
     def wake(self) -> None:
-        """Let a reader that waits look again."""
+        """Wake a waiting reader."""
 
 
 S = TypeVar("S", bound=Subscriber)
@@ -137,14 +137,14 @@ class Group(Generic[S]):
         self.waiters: list[S] = []
 
     def matches_type(self, event_type: str) -> bool:
-        """`Filter.wants`, remembered."""
+        """Return `Filter.matches_type`, cached."""
         is_match = self._type_matches.get(event_type)
         if is_match is None:
             is_match = self._type_matches[event_type] = self.filter.matches_type(event_type)
         return is_match
 
     def push(self, event: Event) -> None:
-        """Append `event` to every buffer, and wake who waits for one. The bus's lock is held."""
+        """Append `event` to every buffer and wake waiting readers. The bus's lock is held."""
         for append in self.fast_appenders:
             append(event)
         if self.capacity_checked:
@@ -152,7 +152,7 @@ class Group(Generic[S]):
                 if not subscription.full:
                     subscription.buffer.append(event)
         self.pushed_count += (
-            1  # last: what a reader finds missing without the lock is never too much
+            1  # last, so that a reader without the lock never counts too many as missing
         )
         if self.waiters:
             waiters = self.waiters

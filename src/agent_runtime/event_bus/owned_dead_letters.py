@@ -52,7 +52,7 @@ class OwnedDeadLetters:
         return await self.get(letter_id) is not None and await self._letters.remove(letter_id)
 
     async def count(self, queue: str | None = None) -> int:
-        """Return how many letters there are, of one queue or of all."""
+        """Return how many letters of the principal a queue has, or all queues."""
         return len(await self.list(queue, limit=max(1, await self._letters.count(queue))))
 
     async def aclose(self) -> None:

@@ -59,7 +59,7 @@ class RedisDeadLetters(RedisConnection):
         return removed
 
     async def count(self, queue: str | None = None) -> int:
-        """Return how many letters there are, of one queue or of all."""
+        """Return how many letters a queue has, or all queues."""
         counted: int = await self.acall("count", queue)
         return counted
 

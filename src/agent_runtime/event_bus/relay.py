@@ -1,4 +1,4 @@
-"""Relay: what an EventBus publishes, into a broker."""
+"""Relay the events of an EventBus to a broker."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ TRIM_EVERY_BATCHES = 200  # batches
 
 
 class Relay:
-    """Hands every event of a bus to a broker, in order, in batches, again until it is acknowledged.
+    """Publish every event of a bus to a broker, in order, in batches, retrying until acknowledged.
 
-    `async with Relay(bus, broker): ...`; at the end what waits is sent. When the broker is out for
-    longer than the buffer lasts, the oldest events are lost, and a `bus.gap` in the log says how
-    many. An event that the broker cannot take (it is too large) is logged, counted in `refused`,
-    and left out.
+    `async with Relay(bus, broker): ...` sends the remaining events at the end. When the broker is
+    out for longer than the buffer lasts, the oldest events are lost, and a `bus.gap` in the log has
+    their number. An event that the broker refuses (it is too large) is logged, counted in
+    `refused`, and skipped.
 
     Args:
-        bus: whose events.
-        broker: where they go; it stays open.
+        bus: the source.
+        broker: the destination; it stays open.
         patterns: of types; all by default.
-        buffer: how many events wait for the broker at most.
+        buffer: the most events that wait for the broker.
         keep: how many events the broker's log keeps beyond what its groups need, or None for all.
     """
 
@@ -48,7 +48,7 @@ class Relay:
         self._keep_count = keep
         self._subscription = bus.subscribe(*patterns, buffer=buffer)
         self.sent = self.refused = 0
-        # since the relay began: what was read from the subscription, and what of it is done with
+        # since the start: events read from the subscription, and how many of them are done
         self._received_count = 0
         self._finished_count = 0
         self._progress = asyncio.Event()
@@ -57,7 +57,7 @@ class Relay:
 
     @property
     def dropped(self) -> int:
-        """Events that were lost because the broker was out for too long."""
+        """Return how many events were lost because the broker was out for too long."""
         return self._subscription.dropped
 
     async def __aenter__(self) -> Self:
@@ -68,7 +68,7 @@ class Relay:
         await self.aclose()
 
     def start(self) -> None:
-        """Begin, in a task of its own. Again: does nothing."""
+        """Start the relay in a task; repetitions do nothing."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="agent_runtime event relay")
 
@@ -91,9 +91,9 @@ class Relay:
             )
 
     async def aclose(self, timeout_s: float = 10.0) -> None:
-        """Send what waits, for at most `timeout_s` seconds, and end.
+        """Send the remaining events within `timeout_s` seconds, and end.
 
-        What is left then is lost, and logged.
+        Events left then are lost, and logged.
         """
         task = self._task
         self._task = None
@@ -124,7 +124,7 @@ class Relay:
     def _ensure_sequence(self, event: Event) -> Event:
         return (
             event if event.seq or event.own_id else self._bus.stamp(event)
-        )  # a gap of ours has no place yet
+        )  # a gap of the relay's own has no number yet
 
     async def _send(self, batch: list[Event]) -> None:
         pause_s = 0.05

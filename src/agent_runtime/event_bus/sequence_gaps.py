@@ -22,10 +22,10 @@ class _StreamState:
 
 
 class SequenceGaps:
-    """Compare each event's `seq` with the one before it in its stream.
+    """Compare each event's `seq` with its predecessor in the stream.
 
-    A stream is compared within one `reading` only: between two, another consumer may have had it.
-    The streams that were read last are remembered, 10,000 of them.
+    Streams are compared within one `reading` only: in between, another consumer may have read them.
+    The 10,000 most recent streams are tracked.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class SequenceGaps:
         self._streams: dict[tuple[str, str], _StreamState] = {}
 
     def reset(self) -> None:
-        """Forget where each stream is: what comes next was not read right behind it."""
+        """Forget all positions: the next events do not follow the last ones directly."""
         self._streams.clear()
 
     def find_gap(self, event: Event, epoch: int) -> range:
-        """Return the numbers that are missing right before `event`: none for most."""
+        """Return the numbers that are missing directly before `event`, usually none."""
         if not event.seq:
             return range(0)
         stream_key = (event.source, event.stream)

@@ -20,9 +20,7 @@ LOG = logging.getLogger("agent_runtime.events")
 Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
 POLICIES: tuple[Policy, ...] = ("drop_oldest", "drop_newest", "block")
 EventHandler: TypeAlias = Callable[[Event], Any]
-"""An async function, awaited on the loop of the subscriber.
-
-Or a plain one, called in a thread of its own.
+"""An async function, awaited on the subscriber's loop, or a plain one, called in a separate thread.
 """
 
 
@@ -40,16 +38,15 @@ class SubscriptionHub(Protocol):
 
 
 class Subscription:
-    """`async with bus.subscribe("llm.*") as events: async for event in events: ...`.
+    """Receive events: `async with bus.subscribe("llm.*") as events: async for event in events.
 
-    Or a handler's.
+    ...`.
 
-    At most `buffer` events wait, and as many have been taken and are being read. What is lost
-    beyond that is told by a `bus.gap` event at its place in the order, and counted in `dropped`.
-    Iteration ends when the bus or the subscription is closed and what waits has been read.
-    Cancelling a waiting `async for` loses no event.
-
-    `failed` counts what a handler raised; it is logged, and the next event is handled.
+    A handler may receive them instead. At most `buffer` events wait, besides those already taken
+    for reading. Further ones are lost, reported by a `bus.gap` event at their position, and counted
+    in `dropped`. Iteration ends when the bus or the subscription is closed and all waiting events
+    are read. Cancelling a waiting `async for` loses no event. `failed` counts errors of a handler,
+    which are logged before the next event is handled.
     """
 
     def __init__(
@@ -77,24 +74,24 @@ class Subscription:
         self._capacity_waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._can_pop_unlocked = (
             policy == "drop_oldest"
-        )  # nobody waits for room: one event may be taken without the lock
+        )  # no publisher waits for room: one event may be taken without the lock
         self.is_registered = False
         self.closed = False
 
     @property
     def full(self) -> bool:
-        """Whether the next event has no room."""
+        """Return whether there is no room for the next event."""
         return len(self.buffer) >= self.size
 
     @property
     def dropped(self) -> int:
-        """Events that had no room."""
+        """Return how many events were lost for lack of room."""
         with self._bus.lock:
             return self._count_missing() + self._lost_count
 
     @property
     def waiting(self) -> int:
-        """Events that have come and were not read yet."""
+        """Return how many received events are unread."""
         return len(self.buffer) + len(self._ready)
 
     def _count_missing(self) -> int:
@@ -124,7 +121,7 @@ class Subscription:
                     raise StopAsyncIteration
 
     async def batches(self) -> AsyncIterator[list[Event]]:
-        """Everything that waits, as a list, each time something does: the fastest way to read."""
+        """Yield all waiting events as a list, whenever there are any: the fastest way to read."""
         while True:
             if self._ready or self._drain_buffer():
                 batch = list(self._ready)
@@ -138,10 +135,7 @@ class Subscription:
                 return
 
     def _drain_buffer(self) -> bool:
-        """Move what waits to where it is read, with a gap event where something was lost.
-
-        False when nothing waits.
-        """
+        """Move buffered events to the reader, with a gap event for lost ones; False without any."""
         buffer = self.buffer
         missing = self._count_missing()
         count = len(buffer)
@@ -177,10 +171,7 @@ class Subscription:
             self._ready.append(gap)
 
     def _create_waiter(self) -> asyncio.Future[None] | None:
-        """What to wait for until something comes.
-
-        None when something came meanwhile, or nothing will.
-        """
+        """Return a future for the next event; None if one has arrived, or none will."""
         loop = self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         waiter: asyncio.Future[None] = loop.create_future()
@@ -195,7 +186,7 @@ class Subscription:
             self.group.waiters.append(self)
 
     def wake(self) -> None:
-        """Something is there to be read, or will never be. Any thread."""
+        """Wake the reader, for an event or the end, from any thread."""
         self.is_registered = False
         waiter = self._waiter
         if waiter is None:
@@ -207,13 +198,13 @@ class Subscription:
             try:
                 if not waiter.done():
                     waiter.set_result(None)
-            except RuntimeError:  # its loop is closed: nobody waits there any more
+            except RuntimeError:  # its loop is closed, so there is no waiter
                 pass
         else:
             _wake_all([(self._loop, waiter)])
 
     async def wait_for_capacity(self) -> None:
-        """Wait until the next event has room, or none is wanted any more."""
+        """Wait until there is room for the next event, or the subscription is closed."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         with self._bus.lock:
@@ -223,7 +214,7 @@ class Subscription:
         await waiter
 
     def close(self) -> None:
-        """Receive nothing more; what waits can still be read. Closing twice does nothing."""
+        """Close the subscription; waiting events can still be read. Repetitions do nothing."""
         self._bus.unsubscribe(self.group, self)
         with self._bus.lock:
             self.closed = True
@@ -235,7 +226,7 @@ class Subscription:
     # -- handling
 
     def handle_with(self, handler: EventHandler, name: str) -> None:
-        """Have `handler` called with every event, from now on."""
+        """Call `handler` with every event, from now on."""
         function: Any = (
             handler
             if inspect.isfunction(handler) or inspect.ismethod(handler)
@@ -308,17 +299,14 @@ class Subscription:
 
 
 def _is_task_cancelling() -> bool:
-    """Whether this task is being cancelled.
-
-    A handler may raise CancelledError for reasons of its own.
-    """
+    """Return whether this task is being cancelled; a handler may raise its own CancelledError."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _wake_all(waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
     for loop, waiter in waiters:
-        with suppress(RuntimeError):  # a loop that is closed: nobody waits there any more
+        with suppress(RuntimeError):  # a closed loop has no waiter
             loop.call_soon_threadsafe(_resolve, waiter)
 
 

@@ -1,4 +1,4 @@
-"""Executors from templates: build an agent, its tools and its layers; cache what was built."""
+"""Build executors from templates: the agent, its tools and its layers; cache the results."""
 
 from __future__ import annotations
 

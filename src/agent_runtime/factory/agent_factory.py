@@ -51,43 +51,46 @@ if TYPE_CHECKING:
 
 
 class AgentFactory(TemplateRegistry):
-    """Makes executors from templates, and keeps what they share.
+    """Create executors from templates, and share their resources.
 
-    A compiled agent is kept under the digest of its template, the registry's generation, its tools'
+    A compiled agent is cached by the digest of its template, the registry's generation, its tools'
     inputs and the version of its secret; a prompt's inputs do not compile a new one. All methods
-    may be called from any thread.
+    may be called from any thread. `async with AgentFactory() as factory:` closes the bus at the
+    end.
 
     Args:
-        registry: what templates may name; a new one with the shipped tools by default.
-        event_bus: where events go; a new one by default.
-        callback_handler: keeps the events of every run; by default the last 1,000, published on the
-        bus.
-        pipeline: layers for every template that does not say its own: names, or `Middleware`
-        instances.
-        session_manager: keeps conversations: a call with a `session_id` goes on with that session.
+        registry: the components that templates may name; a new one with the built-in tools by
+            default.
+        event_bus: receives events; a new one by default.
+        callback_handler: stores the events of every run; by default the last 1,000, published on
+            the
+            bus.
+        pipeline: layers for every template without its own: names, or `Middleware` instances.
+        session_manager: stores conversations: a call with a `session_id` continues that session.
         checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id,
-            and nothing takes turns, checks tenants or repairs: for graphs that are managed
-            elsewhere.
-        ledger: where spending is recorded and budgets are held; without one only templates with
-            budgets have an account, in memory.
-        budgets: of every call of every agent made here, beside those of its template.
-        prices: what models cost; the public table by default.
-        authenticators: recognise callers by their credentials; with any, a call without a principal
-        is refused.
-        rate_limits: of every agent made here: RateLimit, or text such as `60/minute per user`.
-        concurrency: how many calls run at once, of every agent made here.
-        limits: where both are counted; in this process by default. See `open_limits`.
+            without turns, tenant checks or repairs: for graphs that are managed elsewhere.
+        ledger: records spending and holds budgets; without one only templates with budgets have an
+            account, in memory.
+        budgets: of every call of every agent of this factory, beside those of its template.
+        prices: the prices of models; the public table by default.
+        authenticators: authenticate callers by their credentials; with any, a call without a
+            principal
+            is refused.
+        rate_limits: of every agent of this factory: RateLimit, or text such as `60/minute per
+            user`.
+        concurrency: how many calls run at once, of every agent of this factory.
+        limits: the store that counts both, of `open_limits`; in this process by default.
         metrics: counts all runs, and their layers.
         mcp_pool: holds the sessions of MCP servers; a new one by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With
-            `registry` given, say it there.
-        templates: who writes the templates. `trusted`: somebody who may run programs and read files
-            here, as the application's own developers. `confined`, or a `Confinement` with lists:
-            somebody else, whose templates start no program, reach no address, variable, secret or
-            folder that the lists do not have.
-        max_agents: how many compiled agents are kept, least recently used first out.
-
-    `async with AgentFactory() as factory:` closes the bus at the end.
+            `registry`,
+            set it there.
+        templates: the trust in their authors. `trusted`: they may run programs and read files here,
+            as
+            the application's own developers. `confined`, or a `Confinement` with lists: their
+                templates
+            start no program and reach no address, variable, secret or folder outside the lists.
+        max_agents: the size of the cache of compiled agents, least recently used first out.
     """
 
     def __init__(
@@ -165,14 +168,14 @@ class AgentFactory(TemplateRegistry):
             )
         confinement = templates if isinstance(templates, Confinement) else Confinement()
         self.keys.confinement = confinement
-        # Errors quote values, so what is not listed is not even read.
+        # Errors quote values, so unlisted ones are not even read.
         self._environ = {
             name: os.environ[name] for name in confinement.variables if name in os.environ
         }
 
     @property
     def confinement(self) -> Confinement | None:
-        """What templates are confined to; None when they are trusted."""
+        """Return the confinement of templates; None when they are trusted."""
         return self.keys.confinement
 
     async def __aenter__(self) -> Self:
@@ -182,12 +185,10 @@ class AgentFactory(TemplateRegistry):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Write what was spent, and close all that the factory holds.
+        """Write all spending, and close all resources, even when one of them fails.
 
-        All of it, also when one part fails.
-
-        Raises StoreError when spending could not be written: then it is lost, and held budgets are
-        charged the estimates of their calls.
+        Raises StoreError when spending could not be written: it is lost then, and reservations are
+        charged at their estimates.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._dependencies.limits.aclose)
@@ -208,7 +209,7 @@ class AgentFactory(TemplateRegistry):
         )
 
     async def drain(self, grace_s: float = 30.0) -> int:
-        """`AgentExecutor.drain` for every agent made here, at once.
+        """Drain every agent of this factory, as `AgentExecutor.drain` does, at once.
 
         Returns how many calls had to be cancelled.
         """
@@ -221,12 +222,12 @@ class AgentFactory(TemplateRegistry):
     def create_agent(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None, **overrides: Any
     ) -> AgentExecutor:
-        """The executor of a template.
+        """Return the executor of a template.
 
         `inputs` are the template's parameters; `overrides` replace or deepen keys of its `spec`
         (`model="openai:gpt-5-mini"`, `runtime={"limits": {"model_calls": 3}}`). Raises
-        InputInvalid, TemplateError for overrides that do not fit, and ConfigurationError
-        (UnknownComponent, MissingExtra) for what cannot be built.
+        InputInvalid, TemplateError for invalid overrides, and ConfigurationError (UnknownComponent,
+        MissingExtra) for a template that cannot be built.
         """
         return self._create(template, inputs, overrides, template.metadata.name)
 
@@ -248,15 +249,15 @@ class AgentFactory(TemplateRegistry):
         values = self.keys.resolve_inputs(template, inputs)
         key = self.keys.compute(template, inputs)
         executor = self._cached_agent(key) or self._build_once(key, template, values)
-        # What is kept has no prompt of its own: one caller's inputs must not reach another.
+        # The cached agent has no prompt of its own: one caller's inputs must not reach another.
         return executor.with_prompt(
             render_prompt(template, values) if template.inputs else None, ref
         )
 
     def _folder_ref(self, template: AgentTemplate) -> dict[str, str]:
-        """Return where a confined template stands.
+        """Return the folder of a confined template.
 
-        Whoever writes one chooses its name, but not its folder.
+        Its author chooses its name, but not its folder.
         """
         return {} if self.confinement is None else {"folder": str(template.folder or "")}
 
@@ -286,10 +287,10 @@ class AgentFactory(TemplateRegistry):
             return executor
 
     def agent_of(self, session: Session, principal: Principal | None = None) -> AgentExecutor:
-        """Make the agent of a session's record again.
+        """Build the agent of a session's record.
 
         For a `principal` it is built only when that one may resume it: building starts MCP servers.
-        Raises ConfigurationError when the record does not say which agent it is, Forbidden.
+        Raises ConfigurationError when the record does not name its agent, Forbidden.
         """
         if "template" not in session.agent:
             raise ConfigurationError(
@@ -316,11 +317,11 @@ class AgentFactory(TemplateRegistry):
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> AgentExecutor:
-        """`create_agent` for a registered name, a template file, or a template at hand.
+        """Return the executor of a registered name, a template file, or a template.
 
-        A name with a `/` or a `.yaml` ending is a file, read anew each time. Raises
+        A name with a `/` or a `.yaml` suffix is a file, which is read each time. Raises
         UnknownComponent for a name that is not registered, TemplateError for an invalid file,
-        FileNotFoundError for a missing one.
+        FileNotFoundError for a missing one, and as `create_agent`.
         """
         if isinstance(name_or_path, AgentTemplate):
             return self.create_agent(name_or_path, inputs, **overrides)
@@ -333,10 +334,7 @@ class AgentFactory(TemplateRegistry):
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> list[AgentExecutor]:
-        """`create_from_template` for each of `templates`, in order.
-
-        Raises for the first that fails.
-        """
+        """Return the executors of `templates`, in order; raises for the first that fails."""
         return [self.create_from_template(template, inputs, **overrides) for template in templates]
 
     def check_template(self, template: AgentTemplate) -> None:
@@ -352,7 +350,7 @@ class AgentFactory(TemplateRegistry):
     # -- building
 
     def inner_agent(self, template: AgentTemplate, name: str) -> AgentExecutor:
-        """The executor behind an `agent:` tool of a template."""
+        """Return the executor behind an `agent:` tool of a template."""
         return self.create_agent(self.keys.nested_template(template, name))
 
     def build_agent(
@@ -362,9 +360,9 @@ class AgentFactory(TemplateRegistry):
         *,
         ref: Mapping[str, Any] | None = None,
     ) -> AgentExecutor:
-        """`create_agent`, built anew and not kept here: for who keeps agents in another way.
+        """Build an agent without the cache, for callers that cache agents themselves.
 
-        `ref` is how it can be made again, for the records of its sessions.
+        `ref` describes how to build it again, for the records of its sessions.
         """
         ref = ref or {
             "template": template.metadata.name,

@@ -87,7 +87,7 @@ def unknown_names(
         check(f"spec.runtime.pipeline.{i}", "layer", name, layers)
     check("spec.memory", "memory", spec.memory, registry.memories)
     check("spec.workflow", "workflow", spec.workflow, registry.workflows)
-    if not problems:  # an unknown tool is said once
+    if not problems:  # an unknown tool is reported once
         problems += unknown_tool_names(template, registry, templates)
     for nested_template in template.agents.values():
         problems += unknown_names(nested_template, registry, layers, templates)
@@ -115,11 +115,10 @@ def build_agent(
     agent_of: Callable[[str], AgentExecutor],
     checkpointer: Any = None,
 ) -> BuiltAgent:
-    """Build what the template declares.
+    """Build a template's agent.
 
-    `inputs` fill the tools' arguments; `agent_of` gives the executor behind an `agent:` tool. The
-    names have been checked by `unknown_names`. Raises ConfigurationError for arguments that do not
-    fit.
+    `inputs` fill the tools' arguments; `agent_of` returns the executor behind an `agent:` tool.
+    `unknown_names` has checked the names before. Raises ConfigurationError for invalid arguments.
     """
     spec = template.spec
     if spec.workflow is not None:
@@ -175,8 +174,7 @@ def build_agent(
 
 
 def _with_checkpointer(checkpointer: Any, workflow: Any) -> Any:
-    # The session manager's saver, whatever the graph was compiled with: it alone knows turns and
-    # tenants.
+    # The session manager's saver replaces the graph's own: it alone handles turns and tenants.
     replaces_saver = checkpointer is not None and isinstance(workflow, Pregel)
     return copy_graph(workflow, checkpointer=checkpointer) if replaces_saver else workflow
 
@@ -186,10 +184,7 @@ def _build_all_middleware(
     middleware_of: Callable[[MiddlewareSpec], Any],
     names: ToolNames,
 ) -> list[Any]:
-    """Build the middleware of an agent.
-
-    What names tools comes last, because other middleware may bring some.
-    """
+    """Build an agent's middleware; those that name tools come last, because others may add some."""
     middleware_by_position: dict[int, Any] = {}
     for position, spec in sorted(
         enumerate(specs), key=lambda indexed_spec: indexed_spec[1].use in TOOL_NAME_ARGUMENTS
@@ -231,7 +226,7 @@ def _middleware_arguments(spec: MiddlewareSpec) -> dict[str, Any]:
 
 
 def _may_rewrite_answer(spec: MiddlewareSpec, registry: Registry) -> bool:
-    """Whether a middleware may change a message after the model has streamed it."""
+    """Return whether a middleware may change a message after it was streamed."""
     if spec.use not in registry.middleware:
         return spec.use in REWRITING_MIDDLEWARE and bool(
             _middleware_arguments(spec).get("apply_to_output")
@@ -283,7 +278,7 @@ def _build_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames
 def _model_argument(use: str, name: str, value: Any, registry: Registry) -> Any:
     if isinstance(
         value, dict | list
-    ):  # what an application's own middleware takes under this name is its matter
+    ):  # an application's own middleware defines this argument itself
         raise ConfigurationError(
             f"middleware '{use}': '{name}' is the name of a model, not {value!r}"
         )
@@ -308,7 +303,7 @@ def _check_arguments(middleware: Any, positional: list[Any], keywords: dict[str,
 
 
 def _build_gated_middleware(spec: MiddlewareSpec, registry: Registry, names: ToolNames) -> Any:
-    """A middleware whose own tools are counted, limited and recorded as the template's are."""
+    """Build a middleware, and count, limit and record its own tools like the template's."""
     middleware = _build_middleware(spec, registry, names)
     tools = [
         tool for tool in getattr(middleware, "tools", None) or () if isinstance(tool, BaseTool)
@@ -321,7 +316,7 @@ def _build_gated_middleware(spec: MiddlewareSpec, registry: Registry, names: Too
 
 
 def _check_summary_prompt(prompt: Any) -> None:
-    """Raise ValueError for a text whose formatting does more than put the messages in.
+    """Raise ValueError for a text whose formatting does more than insert the messages.
 
     A width may take all memory.
     """
@@ -333,7 +328,7 @@ def _check_summary_prompt(prompt: Any) -> None:
 def _adapt_arguments(
     name: str, args: dict[str, Any], registry: Registry
 ) -> tuple[dict[str, Any], list[Any]]:
-    """The few arguments that YAML cannot say the way Python does."""
+    """Convert the few arguments that YAML cannot express as Python does."""
     if name == "model_fallback":
         if set(args) != {"models"}:
             raise ValueError("give its models as a list: models: [...]")
@@ -351,7 +346,7 @@ def _adapt_arguments(
         }, []
     if name == "summarization" and "summary_prompt" in args:
         _check_summary_prompt(args["summary_prompt"])
-    if name == "summarization":  # `trigger: {tokens: 8000}` stands for LangChain's ("tokens", 8000)
+    if name == "summarization":  # `trigger: {tokens: 8000}` means LangChain's ("tokens", 8000)
         return {
             k: next(iter(v.items())) if isinstance(v, dict) and len(v) == 1 else v
             for k, v in args.items()

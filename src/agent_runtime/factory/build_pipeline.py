@@ -1,4 +1,4 @@
-"""From a template, and what an application gives a factory, to the layers of an agent's onion."""
+"""Build the layers of an agent's pipeline from its template and the factory's configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ENFORCED_LAYERS = ("auth", "rate_limit", "concurrency", "cost")
 
 @dataclass(slots=True)
 class PipelineDependencies:
-    """What the layers of all agents of one factory share; None and empty are not configured."""
+    """Hold the resources that the layers of one factory share; None and empty: not configured."""
 
     event_bus: EventBus
     session_manager: SessionManager | None = None
@@ -62,14 +62,14 @@ def build_layers(
     dependencies: PipelineDependencies,
     registered_layers: Mapping[str, type | Middleware],
 ) -> list[Middleware]:
-    """The layers of a template's agent, outermost first.
+    """Return the layers of a template's agent, outermost first.
 
     Raises UnknownComponent for one that is not configured.
     """
     configured = _configured_layers(template, dependencies)
     default_order = [
         name for name in DEFAULT_ORDER if name in configured
-    ]  # an order: a layer is there when configured
+    ]  # an order: a layer exists if it is configured
     names: Sequence[str | Middleware] = (
         template.spec.runtime.pipeline or dependencies.pipeline or default_order
     )
@@ -90,9 +90,9 @@ def build_layers(
 def _insert_enforced(
     names: list[str | Middleware], configured: Mapping[str, Middleware]
 ) -> list[str | Middleware]:
-    """An order says where layers stand.
+    """Insert enforced layers that an order leaves out.
 
-    It does not switch off those that hold callers to their limits.
+    It sets their position, and cannot disable them.
     """
     for name in [layer_name for layer_name in ENFORCED_LAYERS if layer_name in configured]:
         if not any(layer == name or isinstance(layer, type(configured[name])) for layer in names):
@@ -160,10 +160,7 @@ Limit = TypeVar("Limit", RateLimit, ConcurrencyLimit)
 
 
 def _scoped_to_template(limit: Limit) -> Limit:
-    """Return a template's own limit, which counts its own calls.
-
-    It cannot use up what others may call.
-    """
+    """Return a template's limit, counting its own calls only, so that it never limits others."""
     per: tuple[str, ...] = limit.per
     if "template" in per:
         return limit

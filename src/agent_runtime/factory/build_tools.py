@@ -41,11 +41,11 @@ def build_tools(
     middleware_of: Callable[..., Any],
     names: ToolNames,
 ) -> list[BaseTool]:
-    """All tools of a template's agent, gated.
+    """Build all tools of a template's agent, gated.
 
-    `inputs` fill their arguments, `agent_of` gives the executor behind an `agent:` tool,
-    `middleware_of` makes what sub-agents name; `names` hears how each tool may be called. Raises
-    ConfigurationError for what does not fit, McpServerFailed.
+    `inputs` fill their arguments, `agent_of` returns the executor behind an `agent:` tool,
+    `middleware_of` builds the middleware of sub-agents; `names` collects the tools' names. Raises
+    ConfigurationError for invalid arguments, McpServerFailed.
     """
     spec = template.spec
     tools_for = partial(
@@ -116,10 +116,7 @@ def _build_subagent(
     middleware_of: Callable[..., Any],
     approval_tools: frozenset[str],
 ) -> Any:
-    """The graph of a sub-agent.
-
-    It is part of this agent's run, and its steps are saved as steps of that.
-    """
+    """Build the graph of a sub-agent, which is part of this agent's run and its saved steps."""
     names = ToolNames()
     subagent_tools = (
         list(tools) if subagent.tools is None else tools_for(subagent.tools, names=names)
@@ -176,13 +173,12 @@ def _build_tool(
 def agent_tool(
     executor: AgentExecutor, name: str | None = None, description: str | None = None
 ) -> BaseTool:
-    """An agent as a tool of another.
+    """Return an agent as a tool of another.
 
-    Its calls go through its own onion and count towards the run around it.
-
-    What the inner agent raises as a CallError reaches the outer model as an error message of the
-    tool; what its tools report reaches the reader of the outer stream. Raises ConfigurationError
-    for an agent that may ask a person: it has no session of its own in which it could wait.
+    Its calls pass through its own pipeline and count towards the outer run. A CallError of the
+    inner agent reaches the outer model as the tool's error message; custom chunks of its tools
+    reach the outer stream. Raises ConfigurationError for an agent that may ask a person: it has no
+    session of its own to wait in.
     """
     if getattr(executor, "needs_session", False):
         raise ConfigurationError(

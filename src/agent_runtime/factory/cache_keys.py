@@ -1,4 +1,4 @@
-"""What a built agent depends on: with another key it is another agent."""
+"""Compute the cache key of a built agent from everything it depends on."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ AgentKey = tuple[Any, ...]
 
 
 class AgentCacheKeys:
-    """Makes keys.
+    """Compute keys.
 
     A key has the template's content and folder, the registry's generation, the tools' inputs and
-    code, the versions of secrets, MCP servers with their tool lists, and whose credentials are
-    used. A prompt's inputs are none of it: they are filled in for each call.
+    code, the versions of secrets, MCP servers with their tool lists, and the credential scope. A
+    prompt's inputs are not part of it: they are filled in for each call.
 
     Args:
-        registry: what templates name.
-        broker: knows the MCP servers.
-        get_template: a registered template, by its name.
-        max_defaults: how many templates' default inputs are remembered.
+        registry: the components of templates.
+        broker: the pool of MCP servers.
+        get_template: returns a registered template by its name.
+        max_defaults: how many templates' default inputs are cached.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class AgentCacheKeys:
         self._default_inputs: dict[tuple[str, Path | None], dict[str, Any]] = {}
 
     def compute(self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None) -> AgentKey:
-        """The key now. Raises InputInvalid, ConfigurationError, McpServerFailed.
+        """Return the current key. Raises InputInvalid, ConfigurationError, McpServerFailed.
 
-        MCP servers whose tool list is not known, or too old, are asked; it blocks for that.
+        MCP servers with an unknown or outdated tool list are queried, which blocks.
         """
         return self._compute_acyclic(template, inputs, self._broker.key)
 
     def cached(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None = None
     ) -> tuple[AgentKey | None, bool]:
-        """The key without asking a server: None when one must be asked.
+        """Return the key without querying a server, and whether a tool list is outdated.
 
-        And whether a tool list is old.
+        The key is None when a server must be queried.
         """
         cached_mcp_keys = CachedKeys(self._broker)
         key = self._compute_acyclic(template, inputs, cached_mcp_keys.key)
@@ -95,7 +95,7 @@ class AgentCacheKeys:
         return self._default_inputs[template.identity]
 
     def nested_template(self, template: AgentTemplate, name: str) -> AgentTemplate:
-        """The template behind an `agent:` tool."""
+        """Return the template behind an `agent:` tool."""
         return template.agents.get(name) or self._get_template(name)
 
     def _compute_acyclic(

@@ -1,4 +1,4 @@
-"""Templates by name or path, read again only when one of their files has changed."""
+"""Cache templates by name or path, until one of their files changes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_OVERRIDDEN = 1_000
 
 
 class TemplateCache:
-    """What a factory's `get_template` gives, without reading files that have not changed.
+    """Return a factory's templates without reading unchanged files.
 
-    A file is the same while its times of change (of contents and of inode), its size and its inode
-    are: the time of contents alone can be set, and is too coarse for two writes in a row. What the
-    template takes from the environment counts too.
+    A file is unchanged while its times of change (of contents and of inode), its size and its inode
+    are: the time of contents alone can be set, and is too coarse for two successive writes.
+    Variables of the environment that the template reads count too.
     """
 
     def __init__(self, factory: AgentFactory) -> None:
@@ -35,7 +35,7 @@ class TemplateCache:
     def get(
         self, source: str | Path | AgentTemplate, overrides: Mapping[str, Any] | None = None
     ) -> AgentTemplate:
-        """The template, with keys of its spec replaced.
+        """Return the template, with keys of its spec replaced.
 
         Raises UnknownComponent, TemplateError, FileNotFoundError.
         """
@@ -60,8 +60,7 @@ class TemplateCache:
             return cached_entry[1]
         template = self._factory.get_template(source)
         stamp = stamp_of(template)
-        # Read between two equal stamps: a file that is written meanwhile is read again at the next
-        # call.
+        # Read between two equal stamps: a file written meanwhile is read again at the next call.
         reloaded = self._factory.get_template(source)
         if stamp_of(reloaded) == stamp and reloaded.digest == template.digest:
             self._by_path[path] = (stamp, reloaded)
@@ -69,14 +68,14 @@ class TemplateCache:
 
 
 def stamp_of(template: AgentTemplate) -> Stamp:
-    """How the files of a template are now, and the environment's values that it has."""
+    """Return the present stamps of a template's files, and of its environment variables."""
     return stamp_of_files(template.files), tuple(
         [os.environ.get(name) for name in template.variables]
     )
 
 
 def stamp_of_files(files: Iterable[Path]) -> tuple[Any, ...]:
-    """How these files and folders are now; one that is not there has a stamp of its own."""
+    """Return the present stamps of these files and folders; a missing one has its own stamp."""
     stamps = []
     for file in files:
         try:

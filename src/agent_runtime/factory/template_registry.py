@@ -1,7 +1,4 @@
-"""What an application makes known to a factory.
-
-Templates, tools, models, middleware, memories, workflows.
-"""
+"""Register components for templates: tools, models, middleware, memories, workflows, templates."""
 
 from __future__ import annotations
 
@@ -59,14 +56,17 @@ class TemplateRegistry:
             )
 
     def unregister_template(self, name: str) -> None:
-        """Forget a name; executors already made go on. Raises UnknownComponent."""
+        """Remove a name; existing executors stay usable. Raises UnknownComponent."""
         with self._lock:
             if self._templates.pop(name, None) is None:
                 raise UnknownComponent("template", name, self._templates)
             self.registry.generation += 1
 
     def get_template(self, name_or_path: str | Path) -> AgentTemplate:
-        """The template of a registered name, or in a file. Raises as `create_from_template`."""
+        """Return the template of a registered name, or in a file.
+
+        Raises as `create_from_template`.
+        """
         name = str(name_or_path)
         if is_path(name_or_path):
             return self._load(name_or_path)
@@ -82,13 +82,13 @@ class TemplateRegistry:
         return load_template(path, environ=self._environ)
 
     def take_templates(self, other: TemplateRegistry) -> None:
-        """Know every template that `other` knows."""
+        """Register every template of `other`."""
         with self._lock, other._lock:
             self._templates.update(other._templates)
             self.registry.generation += 1
 
     def list_templates(self) -> list[str]:
-        """The registered names, sorted."""
+        """Return the registered names, sorted."""
         return sorted(self._templates)
 
     def register_tool(self, name: str, tool: Any) -> None:
@@ -107,11 +107,13 @@ class TemplateRegistry:
     ) -> None:
         """Register a runtime layer (`runtime.pipeline`) or a LangChain middleware.
 
-        Takes an instance or a class of either `agent_runtime.Middleware` or LangChain's
-        `AgentMiddleware`; which of the two decides where templates can name it. Raises
-        ConfigurationError for anything else. An agent with a LangChain middleware that wraps model
-        calls or acts after them streams its messages whole, because such a hook may change them;
-        `streams_safely` says that this one does not, so tokens stream.
+        Accepts an instance or a class of either `agent_runtime.Middleware` or LangChain's
+        `AgentMiddleware`, which determines where templates can name it. Raises ConfigurationError
+        for anything else.
+
+        An agent with a LangChain middleware that wraps model calls or acts after them streams its
+        messages whole, because such a hook may change them; `streams_safely` declares that this one
+        does not, so tokens stream.
         """
         from langchain.agents.middleware import AgentMiddleware
 
@@ -131,10 +133,10 @@ class TemplateRegistry:
             )
 
     def register_memory(self, name: str, store: BaseStore, *, shared: bool = False) -> None:
-        """Register a LangGraph store for `spec.memory`: what agents remember beyond a session.
+        """Register a LangGraph store for `spec.memory`: long-term memory beyond a session.
 
-        Each tenant has namespaces of its own in it, before which the tenant stands; with `shared`
-        all tenants read and write the same ones, as the agent's tools name them.
+        Each tenant has separate namespaces in it, below the tenant's name; with `shared` all
+        tenants read and write the same ones, as the agent's tools name them.
         """
         if not isinstance(store, BaseStore):
             raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")

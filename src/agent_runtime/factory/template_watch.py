@@ -1,7 +1,4 @@
-"""A folder of templates, watched: what changes is checked, then served.
-
-What is broken is said, and not served.
-"""
+"""Watch a folder of templates: a changed one is checked, then served, a broken one is reported."""
 
 from __future__ import annotations
 
@@ -24,16 +21,15 @@ _LOG = logging.getLogger("agent_runtime.templates")
 
 
 class TemplateWatch:
-    """Registers the templates of a folder by their names, and again when a file of theirs changes.
+    """Register the templates of a folder by their names, and again when one of their files changes.
 
-    A file is loaded and checked whole before it takes the place of the version before it, for calls
-    that begin from then on. A broken one changes nothing: the version before goes on serving, a
-    `template.rejected` event and `problems` say what is wrong. A template whose file is gone is no
-    longer registered.
+    A file is loaded and checked completely before it replaces the previous version, for later
+    calls. A broken one changes nothing: the previous version stays, and a `template.rejected` event
+    and `problems` have the reason. A template whose file is deleted is unregistered. The files'
+    stamps are checked twice a second, which works on every file system.
 
-    It looks at the files twice a second (at their stamps, see `TemplateFiles`), which works on
-    every file system. `async with` loads everything and watches; it raises TemplateError for files
-    that are broken then.
+    `async with` loads everything and watches; it raises TemplateError for files that are broken
+    then.
     """
 
     def __init__(
@@ -45,7 +41,7 @@ class TemplateWatch:
         self._templates: dict[str, AgentTemplate] = {}
         self._paths: dict[str, Path] = {}
         self.problems: dict[str, list[str]] = {}
-        """What is wrong with files that are broken now, by file name."""
+        """The problems of broken files, by file name."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -75,10 +71,10 @@ class TemplateWatch:
                 current_stamp = await asyncio.to_thread(self._stamp)
                 if (
                     current_stamp != last_stamp
-                ):  # looked at before it is read: what is written meanwhile is seen the next time
+                ):  # stamped before it is read: a write meanwhile is noticed the next time
                     await asyncio.to_thread(self.reload)
                     last_stamp = current_stamp
-            except Exception:  # noqa: BLE001 - the watch goes on, and says so
+            except Exception:  # noqa: BLE001 - logged, and the watch continues
                 _LOG.exception("the templates in %s cannot be read; tried again", self.folder)
 
     def _stamp(self) -> tuple[Any, ...]:
@@ -127,7 +123,7 @@ class TemplateWatch:
             self._reject(path, error)
         still_served = {
             name for name, path in self._paths.items() if path in broken
-        }  # the version before goes on
+        }  # the previous version stays
         for name in [
             template_name
             for template_name in self._templates
@@ -159,7 +155,7 @@ class TemplateWatch:
             path.stem,
         )
         _LOG.error(
-            "template %s is broken, the version before it goes on serving: %s",
+            "template %s is broken, its previous version stays in use: %s",
             path,
             "; ".join(messages),
         )

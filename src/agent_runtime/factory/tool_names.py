@@ -1,8 +1,8 @@
-"""The names that a template may say for an agent's tools, and what happens where one names no tool.
+"""Resolve the names of an agent's tools in its template; a name without a tool is an error.
 
-A tool has the name that the model sees, and the one under which the template takes it: a registered
-name, a reference, another agent. Approvals and limits are for a tool whichever of them is written.
-A name of none is an error, because what it was meant to hold would run free.
+A tool has the name that the model sees, and the one that the template uses: a registered name, a
+reference, another agent. Approvals and limits apply to a tool under any of these. A name without a
+tool would leave the intended tool unlimited.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class ToolNames:
         return f"no tool of this agent is called '{name}': {close_matches(name, self._by_name)}"
 
     def resolve(self, name: str) -> list[str]:
-        """Return the names that the model sees of the tools called `name`.
+        """Return the model's names of the tools called `name`.
 
-        Raises ConfigurationError for none.
+        Raises ConfigurationError without any.
         """
         if name not in self._by_name:
             raise ConfigurationError(self.unknown_message(name))
@@ -103,10 +103,7 @@ class ToolNames:
 
 
 def tool_names_in(middleware: Iterable[MiddlewareSpec]) -> list[tuple[int, str, str]]:
-    """Return the tool names in the arguments of LangChain's middleware.
-
-    Its place, the argument, the name.
-    """
+    """Return position, argument and value of tool names in LangChain middleware's arguments."""
     mentions: list[tuple[int, str, str]] = []
     for position, spec in enumerate(middleware):
         argument = TOOL_NAME_ARGUMENTS.get(spec.use)

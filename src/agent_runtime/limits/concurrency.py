@@ -19,11 +19,9 @@ from agent_runtime.types import AgentContext
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyLimit:
-    """At most `calls` at once for each user, tenant, key, template, or combination of them.
+    """Limit concurrent calls to `calls` for each user, tenant, key, template, or combination.
 
-    `global` is all together.
-
-    Raises ConfigurationError for a limit that cannot be one.
+    `global` is for all together. Raises ConfigurationError for an invalid limit.
     """
 
     calls: int
@@ -41,7 +39,7 @@ class ConcurrencyLimit:
 
 
 class Permit(NamedTuple):
-    """One of `amount` places under `key`; `limit` is its text."""
+    """Hold one of `amount` permits under `key`; `limit` is the limit's text."""
 
     key: str
     amount: int
@@ -49,7 +47,7 @@ class Permit(NamedTuple):
 
 
 def permits_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> list[Permit]:
-    """The slots that a call needs."""
+    """Return the permits that a call needs."""
     caller = caller_of(context)
     keys = ((limit, key_of(limit.per, caller)) for limit in limits)
     permits = [
@@ -63,9 +61,10 @@ def permits_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> l
 
 
 class ConcurrencyStore(Protocol):
-    """Where slots are counted. A holder has one in all of `slots` or, if one is full, in none.
+    """Count permits.
 
-    `lease_s` is for how long they are held without `renew`; None when that is not needed.
+    A holder has one for all of its keys or, if one is exhausted, none. `lease_s` is how long they
+    last without `renew`; None when renewing is not needed.
     """
 
     lease_s: float | None
@@ -74,13 +73,13 @@ class ConcurrencyStore(Protocol):
         """Take them; returns the first that is full. Raises StoreError."""
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
-        """Give them back, or begin to; does not fail."""
+        """Release the permits, or start to; never fails."""
 
     async def renew(self, permits: Sequence[Permit], holder: str) -> None:
         """Hold them for another `lease_s`; raises StoreError."""
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close the store."""
 
 
 class MemoryConcurrencyStore:
@@ -110,15 +109,15 @@ class MemoryConcurrencyStore:
                     del self._usage_by_key[permit.key]
 
     async def renew(self, permits: Sequence[Permit], holder: str) -> None:
-        """Nothing: they are held until they are given back."""
+        """Do nothing: permits last until their release."""
 
     @property
     def usage_by_key(self) -> dict[str, int]:
-        """How many are taken, by key."""
+        """Return how many permits are in use, by key."""
         return dict(self._usage_by_key)
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no resource to close."""
 
 
 _ACQUIRE = """
@@ -136,9 +135,9 @@ for _, key in ipairs(KEYS) do
 end
 return 0
 """
-"""A holder that asks again has its slot already: the answer may have been lost. ARGV[3] 'renew'.
+"""A repetition by a holder that has its permit succeeds: its reply may have been lost.
 
-Do not count.
+ARGV[3] 'renew' does not count.
 """
 
 
@@ -165,13 +164,13 @@ class RedisConcurrencyStore(RedisConnection):
         await self.acall("hold", permits, holder, "renew")
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
-        """Begin to give them back: no caller waits for it, but the next one who asks here does."""
+        """Start to release permits: the caller does not wait, but the next acquire here does."""
         release_task = asyncio.create_task(self._release_now(permits, holder))
         self._release_tasks.add(release_task)
         release_task.add_done_callback(self._release_tasks.discard)
 
     async def aclose(self) -> None:
-        """Give back what is being given back, and close."""
+        """Finish releasing permits, and close."""
         await self._wait_for_releases()
         await super().aclose()
 

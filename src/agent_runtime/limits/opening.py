@@ -19,11 +19,9 @@ from agent_runtime.storage import StoreUrl
 
 @dataclass(slots=True)
 class LimitStore:
-    """The store behind rate and concurrency limits.
+    """Hold the store of rate and concurrency limits, of this process or shared by `processes`.
 
-    Of this process, or shared by `processes` of them.
-
-    When a shared one is out, each process allows its share, one in `processes`.
+    While a shared one fails, each process allows its share, one in `processes`.
     """
 
     windows: SlidingWindowStore = field(default_factory=MemorySlidingWindowStore)
@@ -31,7 +29,7 @@ class LimitStore:
     processes: int = 1
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close the store."""
         await self.windows.aclose()
         await self.slots.aclose()
 
@@ -44,8 +42,7 @@ def open_limits(url: str, *, processes: int = 1) -> LimitStore:
     address = StoreUrl.parse(url, "the limits", ("memory", "redis"))
     if address.kind == "memory":
         return LimitStore(processes=processes)
-    # A count that a crash of the server loses is one that callers may use again: no reason to
-    # demand durability.
+    # A count lost in a server's crash only allows more calls, so durability is not required.
     return LimitStore(
         RedisSlidingWindowStore(address, durable=False),
         RedisConcurrencyStore(address, durable=False),

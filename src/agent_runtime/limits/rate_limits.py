@@ -73,7 +73,7 @@ class RateLimit:
 
     @property
     def item(self) -> RateLimitItem:
-        """The limit as the `limits` library has it."""
+        """Return the limit of the `limits` library."""
         return _parse_rate(self.rate)
 
     @classmethod
@@ -92,7 +92,7 @@ class RateLimit:
 
     @classmethod
     def parse_many(cls, limits: str | Iterable[RateLimit | str]) -> list[RateLimit]:
-        """Limits of any form; in a text there may be several, with `;` between them."""
+        """Parse limits of any form; a text may have several, separated by `;`."""
         if isinstance(limits, str):
             return [cls.parse(text) for text in limits.split(";") if text.strip()]
         return [
@@ -117,10 +117,7 @@ def _parse_rate(rate: str) -> RateLimitItem:
 
 
 def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
-    """The windows that a call counts in.
-
-    One that needs what the call does not have (a session) is left out.
-    """
+    """Return the windows that a call counts in; one by a missing part (a session) is left out."""
     caller = caller_of(context)
     windows: dict[str, Window] = {}  # a limit that is stated twice counts once
     for limit in limits:
@@ -142,7 +139,7 @@ def check_parts(per: Iterable[str]) -> None:
 
 
 def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
-    """Return what a call is counted under by a limit, or None when it lacks a part of that."""
+    """Return the key a call is counted under by a limit, or None when it lacks a part of that."""
     names = [part_name(cast("Part", part), caller) for part in per]
     return (
         None
@@ -152,11 +149,10 @@ def key_of(per: tuple[str, ...], caller: Caller) -> str | None:
 
 
 class LimitKeys(Generic[KeyedLimit]):
-    """What calls are counted under by some limits.
+    """Build the keys of calls for some limits.
 
-    Remembered for each caller, because names are quoted slowly.
-
-    `build_keys` gives a call's keys: `windows_of`, `slots_of`.
+    They are cached for each caller, because quoting names is slow. `build_keys` returns a call's
+    keys: `windows_of`, `permits_of`.
     """
 
     def __init__(
@@ -170,7 +166,7 @@ class LimitKeys(Generic[KeyedLimit]):
         self._cache: dict[tuple[Any, ...], list[KeyedLimit]] = {}
 
     def keys_for(self, context: AgentContext, outer_keys: frozenset[str]) -> list[KeyedLimit]:
-        """A call's keys, without those that the calls around it are counted under."""
+        """Return a call's keys, without those that the outer calls are counted under."""
         principal = context.principal
         session = context.session_id if self._by_session else None
         principal_key = () if principal is None else (principal.tenant, principal.id, principal.key)

@@ -1,8 +1,8 @@
-"""Moving windows: the times of the last admissions, in memory or on Redis.
+"""Count calls in sliding windows: the times of the last admissions, in memory or on Redis.
 
-The `limits` library gives the notation. Its own moving windows ask one limit at a time (a call that
-the second limit refuses has used up the first), take each process's clock, keep a list for every
-key for ever in memory, and start a timer thread for a call; so the windows themselves are ours.
+The `limits` library gives the notation. Its own windows query one limit at a time (a call that the
+second limit refuses has used up the first), use each process's clock, keep a list for every key
+forever in memory, and start a timer thread for a call; so the windows themselves are ours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from agent_runtime.storage import RedisConnection
 
 
 class Admission(NamedTuple):
-    """`refused` is the first window that is full, None when the call is counted in all of them.
+    """Report an admission.
 
+    `refused` is the first full window, None when the call is counted in all of them.
     `retry_after_s` is when that one has room again; `at` the time of the decision, by the store's
     clock.
     """
@@ -30,20 +31,17 @@ class Admission(NamedTuple):
 
 
 class SlidingWindowStore(Protocol):
-    """Where admissions are remembered.
-
-    `acquire` counts a call in all windows or, if one is full, in none.
-    """
+    """Store admissions. `acquire` counts a call in all windows or, if one is full, in none."""
 
     async def acquire(self, windows: Sequence[Window]) -> Admission:
         """Count one call; raises StoreError."""
 
     async def aclose(self) -> None:
-        """Close what was opened."""
+        """Close the store."""
 
 
 class MemorySlidingWindowStore:
-    """Windows of one process. What no window contains any more is forgotten."""
+    """Count in this process; admissions outside of every window are dropped."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -68,7 +66,7 @@ class MemorySlidingWindowStore:
     def _live_times(self, window: Window, now: float) -> deque[float]:
         times_by_key = self._times.setdefault(window.window_s, OrderedDict())
         cutoff = now - window.window_s
-        for _ in range(2):  # two for each that may come: all empty ones go in time
+        for _ in range(2):  # two for each admission, so that all empty ones are dropped in time
             oldest = next(iter(times_by_key.values()), None)
             if oldest is None or (
                 oldest and oldest[-1] > cutoff
@@ -82,11 +80,11 @@ class MemorySlidingWindowStore:
 
     @property
     def key_count(self) -> int:
-        """How many are remembered."""
+        """Return how many keys are stored."""
         return sum(len(times_by_key) for times_by_key in self._times.values())
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is no resource to close."""
 
 
 _ACQUIRE = """
@@ -108,9 +106,9 @@ return {0, '0', int(now)}
 
 
 class RedisSlidingWindowStore(RedisConnection):
-    """Windows that processes share, by the server's clock; one round trip for any number of them.
+    """Share windows across processes, by the server's clock; one round trip for any number of them.
 
-    Their keys share a slot, since one step decides over all. See RedisConnection for the arguments.
+    Their keys share a slot, since one script decides over all. The arguments are RedisConnection's.
     """
 
     async def acquire(self, windows: Sequence[Window]) -> Admission:

@@ -1,7 +1,4 @@
-"""MCP servers.
-
-One process or connection for all agents that may share it, held open while somebody uses it.
-"""
+"""Share MCP servers: one process or connection for all agents that may share it, while in use."""
 
 from typing import TYPE_CHECKING
 

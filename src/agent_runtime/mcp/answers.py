@@ -1,4 +1,4 @@
-"""What an MCP server answered to a call, as content that a model reads."""
+"""Convert an MCP server's answers to content for a model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ EMPTY_ANSWER = "The tool has run and answered nothing."
 
 
 def content_of(result: CallToolResult) -> Any:
-    """Return the content and the artifact of a server's answer.
+    """Return the content and the artifact of a server's answer; raises ToolException for an error.
 
-    Raises ToolException for one that is an error.
-
-    The adapter leaves structured content in the artifact, which no model reads: it becomes text
-    where the answer has no content of its own, and where an error's text does not have it (a code,
-    a time to wait).
+    The adapter leaves structured content in the artifact, which models do not read: it becomes text
+    when the answer has no other content, and when an error's text lacks it (a code, a retry time).
     """
     from langchain_mcp_adapters.tools import _convert_call_tool_result
 

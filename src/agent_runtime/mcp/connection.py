@@ -1,6 +1,6 @@
-"""One held session with an MCP server.
+"""Hold one session with an MCP server.
 
-Opened when it is needed, again after it broke, closed when it is not used.
+Opened on demand, reopened after a failure, closed when idle.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOST_SESSION_GRACE_S = 1.0
 SESSION_TERMINATED = 32600
 """The client library's own error for an HTTP 404; a server's codes are negative."""
 TOOLS_TTL_S = 300.0
-"""So long a tool list is taken to be right, unless the server says that it has changed."""
+"""Seconds a tool list stays valid, unless the server announces a change."""
 
 
 class Connection:
@@ -76,30 +76,30 @@ class Connection:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the server has said since the last listing that its tools are others now."""
+        """Return whether the server has announced a change of its tools since the last listing."""
         return self._change_notices != self._listed_notices
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the tool list may be used as it is."""
+        """Return whether the tool list is valid."""
         return not self.is_outdated and time.monotonic() - self._listed_time < TOOLS_TTL_S
 
     @property
     def is_open(self) -> bool:
-        """Whether a session is held."""
+        """Return whether a session is open."""
         return self._session is not None
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is being opened, or called."""
+        """Return whether it is being opened, or called."""
         return bool(self.active_calls) or (self._ready is not None and not self._ready.done())
 
     # -- the session
 
     async def session(self) -> ClientSession:
-        """The session, opened if need be.
+        """Return the session, opened if necessary.
 
-        Raises McpServerFailed, at once while it fails again and again.
+        Raises McpServerFailed, immediately during repeated failures.
         """
         self.last_used_time = time.monotonic()
         while self._session is None:
@@ -176,7 +176,7 @@ class Connection:
         output.drain()
         tail = output.tail
         self._failures += 1
-        if not ready.done() or self._failures > 1:  # one that worked may be opened again at once
+        if not ready.done() or self._failures > 1:  # one that worked may be reopened at once
             self._retry_after_s = time.monotonic() + min(
                 MIN_BACKOFF_S * 2 ** (self._failures - 1), MAX_BACKOFF_S
             )
@@ -197,7 +197,7 @@ class Connection:
             failure = McpServerFailed(self.server.name, reason)
             failure.__cause__ = cause
             ready.set_exception(failure)
-            ready.exception()  # nobody may be waiting any more
+            ready.exception()  # retrieved in case of no waiter
 
     async def close(self) -> None:
         """Close the session, and the server if it is a program; the next use opens another."""
@@ -208,7 +208,7 @@ class Connection:
             await asyncio.wait([session_task])
 
     async def check(self) -> None:
-        """Ask an open session whether it is alive; one that is not will be opened again."""
+        """Ping an open session; a dead one will be reopened."""
         if (session := self._session) is not None:
             try:
                 async with asyncio.timeout(min(self.server.timeout_s, 10.0)):
@@ -218,17 +218,14 @@ class Connection:
                 self._mark_broken(session)
 
     def _mark_broken(self, session: ClientSession) -> None:
-        if self._session is session:  # else it is over already, and another one has begun
+        if self._session is session:  # otherwise it has ended, and another one has started
             self._session = None  # the next call opens another one
             self._broken.set()
 
     # -- tools
 
     async def tools(self) -> list[BaseTool]:
-        """The server's tools as the adapter makes them.
-
-        Asked for again when the list is no longer fresh.
-        """
+        """Return the server's tools of the adapter; lists them again when the list is outdated."""
         session = await self.session()
         async with self._list_lock:
             if not self.is_fresh:
@@ -347,7 +344,7 @@ class Connection:
             self._interrupted_calls.discard(call)
 
     async def _cancel_request(self, session: ClientSession, call: asyncio.Future[Any]) -> None:
-        """Tell the server that nobody waits for an answer any more, so that it need not go on."""
+        """Notify the server that the caller no longer waits, so that it can stop."""
         from anyio import BrokenResourceError, ClosedResourceError
         from mcp.types import CancelledNotification, CancelledNotificationParams, ClientNotification
 
@@ -373,13 +370,13 @@ class Connection:
 
 
 class _NotExecuted(Exception):
-    """Say that a call is to be sent again: no session of the server's has seen it."""
+    """Report that a call may be sent again: no session of the server has received it."""
 
 
 def _is_not_executed(error: Exception) -> bool:
-    """Whether an error says that the server has run nothing.
+    """Return whether the server executed nothing.
 
-    A request that did not leave, or met a lost session.
+    The request was not sent, or its session was lost.
     """
     from mcp import McpError
 
@@ -391,7 +388,7 @@ def _is_not_executed(error: Exception) -> bool:
 
 
 def _unreadable_reason(error: Exception) -> str | None:
-    """Return what is wrong with an answer that cannot be read, None for any other error."""
+    """Return the problem of an unreadable answer, None for any other error."""
     from mcp import McpError
     from mcp.types import PARSE_ERROR
     from pydantic import ValidationError
@@ -411,7 +408,7 @@ def _refusal(error: Exception) -> ToolException | None:
 
 
 def _is_session_lost(error: Exception) -> bool:
-    """Whether an error says that the session is gone, not that a tool failed."""
+    """Return whether the session is lost, as opposed to a failed tool."""
     from anyio import BrokenResourceError, ClosedResourceError
     from httpx import HTTPError
     from mcp import McpError

@@ -49,15 +49,14 @@ def _release(current: list[Connection]) -> None:
 
 
 class McpConnectionPool:
-    """Keeps MCP sessions on one loop in its own thread, shared by agents of any loop.
-
-    Args:
-        idle_s: a connection that no agent has tools of, or that nobody called, is closed after so
-        many seconds.
-        on_status: called with a server's name, its new status (`open`, `closed`, `failed`,
-            `tools_changed`) and the reason.
+    """Hold MCP sessions on one loop in a separate thread, shared by agents of any loop.
 
     Methods may be called from any thread and any loop.
+
+    Args:
+        idle_s: seconds after which a connection without users or calls is closed.
+        on_status: called with a server's name, its new status (`open`, `closed`, `failed`,
+            `tools_changed`) and the reason.
     """
 
     def __init__(
@@ -69,8 +68,6 @@ class McpConnectionPool:
         self._connections: dict[str, Connection] = {}
         self._upkeep_task: asyncio.Task[None] | None = None
 
-    # -- what agents are made of
-
     def tools(
         self,
         spec: McpSpec,
@@ -80,11 +77,9 @@ class McpConnectionPool:
         exclude: Sequence[str] = (),
         prefix: str | None = None,
     ) -> list[BaseTool]:
-        """A server's tools, as a template chooses and names them.
+        """Return a server's tools, as a template selects and names them; blocks while it is opened.
 
-        Blocks while the server is opened.
-
-        Raises McpServerFailed, MissingExtra, ConfigurationError for a choice that leaves none.
+        Raises McpServerFailed, MissingExtra, ConfigurationError for a selection without any.
         """
         connection = self._get_connection(McpServer.from_spec(spec, folder))
         server_tools = self._thread.run(connection.tools())
@@ -100,11 +95,9 @@ class McpConnectionPool:
         return [self._remote_tool(current, tool, prefix, connection_use) for tool in selected]
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
-        """What an agent with this server's tools depends on.
+        """Return the cache key of an agent with this server's tools: sharing, secrets, tool list.
 
-        Who may share it, its secrets, its tool list.
-
-        Blocks while the list is asked for; raises as `tools`.
+        Blocks while the list is queried; raises as `tools`.
         """
         connection = self._get_connection(McpServer.from_spec(spec, folder))
         if not connection.is_fresh:
@@ -121,9 +114,9 @@ class McpConnectionPool:
             await self._thread.arun(connection.tools())
 
     def cached_key(self, spec: McpSpec, folder: Path | None) -> tuple[str | None, bool]:
-        """`key` without asking the server, None when it must be asked.
+        """Return the key without querying the server, and whether its list is outdated.
 
-        And whether the list it stands for is old.
+        The key is None when the server must be queried.
         """
         connection = self._connections.get(McpServer.from_spec(spec, folder).key)
         if connection is None or not connection.tools_digest or connection.is_outdated:
@@ -133,12 +126,10 @@ class McpConnectionPool:
     def _current_connection(
         self, spec: McpSpec, folder: Path | None, connection: Connection
     ) -> Callable[[], Connection]:
-        """Return what gives the connection of each call, on the broker's loop.
+        """Return a function that selects the connection of each call, on the pool's loop.
 
-        Its secrets as they are by then.
-
-        A token that was renewed, say in a file, reaches the agents that were made with the old one
-        too. The credential scope stays the one that the agent was made in.
+        It resolves secrets at each call: a renewed token, say in a file, reaches existing agents
+        too. The credential scope stays the one of the agent's creation.
         """
         if not any(
             isinstance(value, SecretRef) for value in [*spec.env.values(), *spec.headers.values()]
@@ -214,10 +205,7 @@ class McpConnectionPool:
                     await connection.check()
 
     def status(self) -> list[dict[str, Any]]:
-        """The servers.
-
-        Name, whether a session is open, agents that have tools of it, calls under way, openings.
-        """
+        """Return each server's name, users, running calls and openings, and whether it is open."""
         return [
             {
                 "server": c.server.name,
@@ -230,7 +218,7 @@ class McpConnectionPool:
         ]
 
     async def restart(self, spec: McpSpec, folder: Path | None = None) -> None:
-        """End a server's session; the next call opens it anew."""
+        """Close a server's session; the next call reopens it."""
         await self._thread.arun(self._get_connection(McpServer.from_spec(spec, folder)).close())
 
     async def aclose(self) -> None:
@@ -248,9 +236,9 @@ class McpConnectionPool:
 
 
 class CachedKeys:
-    """Gathers `cached_key` of several servers.
+    """Collect the cached keys of several servers; `has_missing`: one must be queried.
 
-    `has_missing` and `aged` say whether one must be asked, or is old.
+    `has_stale`: a list is outdated.
     """
 
     def __init__(self, pool: McpConnectionPool) -> None:
@@ -259,7 +247,7 @@ class CachedKeys:
         self.has_stale = False
 
     def key(self, spec: McpSpec, folder: Path | None) -> str:
-        """A server's key, empty when it is not known."""
+        """Return a server's key, empty when it is unknown."""
         key, is_stale = self._pool.cached_key(spec, folder)
         self.has_missing = self.has_missing or key is None
         self.has_stale = self.has_stale or is_stale

@@ -1,7 +1,4 @@
-"""The messages between a session and its MCP server.
-
-What was sent, by whom, and what can never be answered.
-"""
+"""Track the messages to an MCP server: which task sent which, and which can never be answered."""
 
 from __future__ import annotations
 
@@ -53,23 +50,23 @@ class RequestWriter:
 
     @property
     def open_requests(self) -> list[int | str]:
-        """The ids that have no answer yet."""
+        """Return the ids of unanswered requests."""
         return list(self._tasks)
 
     def request_of(self, task: asyncio.Task[Any]) -> int | str | None:
-        """Return the id of the request that `task` waits for, None when it waits for none."""
+        """Return the id of the request that `task` waits for, or None."""
         return next(
             (request_id for request_id, waiting in self._tasks.items() if waiting is task), None
         )
 
     def has_sent(self, task: asyncio.Future[Any]) -> bool:
-        """Whether a request of `task` may have reached the server."""
+        """Return whether a request of `task` may have reached the server."""
         if task not in self._sent:
             return False
         return not isinstance(self._inner, ProgramWriter) or self._inner.has_read(self._sent[task])
 
     def close_request(self, request_id: int | str) -> None:
-        """Forget a request: it was answered, or nobody waits any more."""
+        """Drop a request that was answered, or is no longer awaited."""
         self._tasks.pop(request_id, None)
         if isinstance(self._inner, ProgramWriter):
             self._inner.close_request(request_id)

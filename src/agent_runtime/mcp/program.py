@@ -28,7 +28,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 class NotDelivered(ConnectionError):
-    """Say that the server cannot have read a request, so that it may be sent again."""
+    """Report that the server cannot have read a request, so that it may be sent again."""
 
 
 class ProgramWriter:
@@ -36,7 +36,7 @@ class ProgramWriter:
 
     def __init__(self, stdin: StreamWriter) -> None:
         self._stdin = stdin
-        # A file of its own: asyncio closes the other one as soon as the program has ended.
+        # A duplicate: asyncio closes the other descriptor as soon as the program has ended.
         self._fd: int | None = os.dup(stdin.get_extra_info("pipe").fileno())
         self._written_bytes = 0
         self._end_offsets: dict[int | str | None, int] = {}
@@ -51,7 +51,7 @@ class ProgramWriter:
         request_id = getattr(message.message.root, "id", None)
         try:
             self._stdin.write(data)
-            if self._stdin.is_closing():  # nobody can read any more, and nothing was written
+            if self._stdin.is_closing():  # the reading end is closed, and nothing was written
                 raise NotDelivered("the server has ended")
             self._written_bytes += len(data)
             self._end_offsets[request_id] = self._written_bytes
@@ -64,9 +64,9 @@ class ProgramWriter:
             raise NotDelivered("the server has ended") from error
 
     def has_read(self, request_id: int | str | None) -> bool:
-        """Whether the program may have read a request.
+        """Return whether the program may have read a request.
 
-        What it left is in the pipe, and an answered one was read.
+        An unread one is in the pipe, and an answered one was read.
         """
         if self._fd is not None:
             unread = int.from_bytes(
@@ -77,7 +77,7 @@ class ProgramWriter:
         return self._end_offsets.get(request_id, 0) <= self._read_bytes
 
     def close_request(self, request_id: int | str) -> None:
-        """Forget a request that needs no answer any more."""
+        """Drop a request that needs no answer any more."""
         self._end_offsets.pop(request_id, None)
 
     async def aclose(self) -> None:
@@ -93,13 +93,11 @@ class ProgramWriter:
 async def run_program(
     connection: Mapping[str, Any], stderr: TextIO
 ) -> AsyncIterator[tuple[Any, ProgramWriter]]:
-    """Start a server and yield the stream of its messages and its input.
+    """Start a server; yield the stream of its messages and its input; end it with all its children.
 
-    End it and all that it started.
-
-    `connection` has `command`, `args`, `env` and `cwd`; `stderr` gets what the program writes to
-    its stderr. On Linux the server also ends when this process does, whichever way. Raises OSError,
-    ValueError for a message of more than MAX_MESSAGE_BYTES.
+    `connection` has `command`, `args`, `env` and `cwd`; `stderr` receives the program's stderr. On
+    Linux the server also ends with this process, however that ends. Raises OSError, ValueError for
+    a message of more than MAX_MESSAGE_BYTES.
     """
     import anyio
     from mcp.client.stdio import get_default_environment
@@ -132,7 +130,7 @@ def _supervised_command(command: list[str]) -> list[str]:
 
 
 async def _read_messages(stdout: StreamReader, sink: Any) -> None:
-    """Send every message of the program; a line that is none is sent as the error that says so."""
+    """Send every message of the program; an invalid line is sent as an error."""
     import anyio
     from mcp.shared.message import SessionMessage
     from mcp.types import JSONRPCMessage
@@ -171,8 +169,6 @@ async def _terminate(process: Process) -> None:
                 send_signal()
         await process.wait()
     finally:
-        if (
-            process.returncode is None
-        ):  # cancelled once more: nobody waits, and the supervisor ends the rest
+        if process.returncode is None:  # cancelled again: the supervisor ends the rest
             with suppress(ProcessLookupError):
                 process.terminate()

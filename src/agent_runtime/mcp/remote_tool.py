@@ -14,10 +14,10 @@ from agent_runtime.orchestration.sync import LOOP_THREAD
 
 
 class RemoteTool(BaseTool):
-    """A tool whose arguments go as one map to `call`, whatever their names are.
+    """Pass a tool's arguments as one map to `call`, whatever their names.
 
-    LangChain passes arguments by name to a function, and takes those named `config`, `run_manager`
-    and `runtime` for its own; one named `self` raises TypeError. `args_schema` is a JSON Schema.
+    LangChain passes arguments by name to a function, and reserves `config`, `run_manager` and
+    `runtime`; one named `self` raises TypeError. `args_schema` is a JSON Schema.
     """
 
     call: Callable[[dict[str, Any]], Awaitable[Any]]

@@ -1,4 +1,4 @@
-"""An MCP server as a template names it, resolved: who may share it, and how it is opened."""
+"""Resolve an MCP server of a template: its sharing key, and how to open it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class McpServer:
             connection = {"url": spec.url, "transport": spec.transport or "streamable_http"}
             connection["headers"] = _resolve_secrets(spec.headers)
             name = str(spec.url)
-            # what a server may see of its caller is in the headers: who sends the same may share it
+            # headers carry everything a server sees of its caller: equal ones may share it
             scope = ""
         content = json.dumps([connection, scope, spec.timeout], sort_keys=True)
         return cls(hashlib.sha256(content.encode()).hexdigest(), name, spec.timeout, connection)
@@ -79,9 +79,8 @@ class McpServer:
     ) -> AsyncIterator[tuple[ClientSession, RequestWriter]]:
         """Open an initialized session.
 
-        `ended` is set when the server is gone, `stderr` gets a program's stderr.
-
-        Raises MissingExtra, and what opening it raises.
+        `ended` is set when the server has ended, `stderr` receives a program's stderr. Raises
+        MissingExtra, and the errors of opening it.
         """
         try:
             import anyio

@@ -1,9 +1,10 @@
-"""Run one program, and end it with all that it has started when its owner ends.
+"""Run one program, and end it with all its descendants when its owner ends.
 
 Started by path as a script of its own (`python -I -S supervisor.py OWNER COMMAND [ARG ...]`, 13 ms
-of CPU), so it imports nothing of the package. Linux only. Every process that the program starts
-becomes this one's child when its own parent ends, whatever session or environment it has given
-itself (prctl(2), PR_SET_CHILD_SUBREAPER).
+of CPU), so it imports nothing of the package. Linux only.
+
+Every descendant becomes this process's child when its own parent ends, whatever its session or
+environment (prctl(2), PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NOT_FOUND = 127
 
 
 class _StopRequested(BaseException):
-    """Say that this process was asked to end, or that its owner has ended."""
+    """Report that this process was requested to end, or that its owner has ended."""
 
 
 def main(owner: int, command: list[str]) -> NoReturn:
@@ -41,7 +42,7 @@ def main(owner: int, command: list[str]) -> NoReturn:
     program = 0
     try:
         program = _start(libc, command)
-        for fd in (0, 1):  # who reads the program's output sees its end at once
+        for fd in (0, 1):  # readers of the program's output see its end at once
             os.close(fd)
         status = _wait(program)
     except _StopRequested:
@@ -93,7 +94,7 @@ def _terminate(program: int) -> None:
 
 
 def _kill_children() -> None:
-    """Kill and reap until none is left: those of a killed one become children of this process."""
+    """Kill and reap until none is left: children of a killed one become children of this one."""
     with contextlib.suppress(ChildProcessError):
         while True:
             with open(f"/proc/self/task/{os.getpid()}/children") as file:

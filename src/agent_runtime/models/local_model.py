@@ -1,7 +1,4 @@
-"""A chat model whose answer is computed in this process.
-
-The base of the offline and the scripted model.
-"""
+"""Define a chat model computed in this process, the base of the offline and the scripted model."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 
 class LocalChatModel(BaseChatModel):
-    """Subclasses say what to answer; this says it as a provider would.
-
-    Streamed, with tool calls and usage.
-    """
+    """Serve a subclass's answers as a provider would: streamed, with tool calls and usage."""
 
     provider: str = "local"
     delay_s: float = 0.0
@@ -34,20 +28,20 @@ class LocalChatModel(BaseChatModel):
     def answer(
         self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any
     ) -> AIMessage:
-        """The answer to `messages`; `tools` are in OpenAI's format.
+        """Return the answer to `messages`; `tools` are in OpenAI's format.
 
-        May raise what a provider would.
+        May raise a provider's errors.
         """
 
     def pieces(self, message: AIMessage) -> Iterator[str | Exception]:
-        """The answer's text as it is streamed, word by word.
+        """Yield the answer's text as it is streamed, word by word.
 
-        An exception among them is raised there.
+        An exception among them is raised.
         """
         yield from re.findall(r"\s*\S+\s*", str(message.text))
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: Any = None, **kwargs: Any) -> Any:
-        """Offer tools, as for any chat model."""
+        """Return the model bound to tools."""
         return self.bind(
             tools=[convert_to_openai_tool(t) for t in tools], tool_choice=tool_choice, **kwargs
         )
@@ -120,7 +114,7 @@ class LocalChatModel(BaseChatModel):
 
 
 def estimate_usage(messages: list[BaseMessage], answer_text: str) -> UsageMetadata:
-    """The usage of a model that has no tokens: a token for every four characters."""
+    """Estimate the usage of a model without tokens: one for every four characters."""
     inputs = sum(len(str(m.text)) for m in messages) // 4 + 1
     outputs = len(answer_text) // 4 + 1
     return UsageMetadata(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)

@@ -1,10 +1,7 @@
-"""A chat model that needs no network.
-
-A rule-based stand-in, deterministic, for trying templates and for tests.
+"""Define a deterministic, rule-based chat model without network, to try templates and for tests.
 
 It understands nothing. It matches the words of a question with the tools' names, descriptions and
-argument schemas and with the column names and values in earlier results, then reads the result out.
-It is no language model.
+argument schemas and with the column names and values in earlier results, and prints the result.
 """
 
 from __future__ import annotations
@@ -19,10 +16,7 @@ from agent_runtime.models.question import Question
 
 
 class OfflineChatModel(LocalChatModel):
-    """The `offline:` model: same question, tools and history, same answer.
-
-    It bills nothing and says what it is.
-    """
+    """Answer the same question, tools and history with the same text (`offline:`), at no cost."""
 
     provider: str = "offline"
 

@@ -27,10 +27,7 @@ from agent_runtime.models.result_fields import ResultField, fields_of, parse_res
 
 
 class Question:
-    """What the question asks, in the terms that tools' arguments use.
-
-    What has been called for it so far.
-    """
+    """Parse a question into the terms of tools' arguments, with the calls made for it so far."""
 
     def __init__(self, messages: list[BaseMessage]) -> None:
         start = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=0)
@@ -115,7 +112,7 @@ class Question:
         )
 
     def _choose_calculation(self) -> None:
-        """Which calculation on which column, by which group, or which rows in which order."""
+        """Choose a calculation on a column, by a group, or rows in an order."""
         unused_fields = [
             f for f in self.fields if f.name not in {c["column"] for c in self.conditions}
         ]
@@ -223,10 +220,7 @@ class Question:
         )
 
     def next_call(self, tools: list[dict[str, Any]]) -> tuple[str, dict[str, Any]] | None:
-        """The tool that takes most of what is asked.
-
-        First of all one that shows what there is to ask about.
-        """
+        """Return the call that covers most of the question, first one that describes the data."""
         if not self.called_tools:
             for t in tools:
                 if not t["parameters"].get("required") and {"describe", "first"} & set(
@@ -286,9 +280,9 @@ class Question:
         )
 
     def form_value(self, name: str, schema: dict[str, Any]) -> Any:
-        """A value for a field of a structured answer.
+        """Return a value for a field of a structured answer.
 
-        What a result has under that name, else one of its type.
+        From a result, or a default of its type.
         """
         result_values = {k: v for r in self.results if isinstance(r, dict) for k, v in r.items()}
         items = next((v for v in result_values.values() if isinstance(v, list)), [])
@@ -314,7 +308,7 @@ class Question:
 
     def _draft(self) -> str:
         return (
-            f"This is about {self.topic}. Reply with what is missing, and this text will be "
+            f"This is about {self.topic}. Reply with the missing part, and this text will be "
             f"revised. {STAND_IN}"
         )
 

@@ -95,10 +95,7 @@ def comparison_conditions(question: QuestionText) -> Iterator[dict[str, Any]]:
 
 
 def column_near(question: QuestionText, value: str, start: int, end: int) -> str:
-    """The column that a number or date is compared with.
-
-    Named after it ("300 pages"), else before it.
-    """
+    """Return the column that a number or date is compared with, named after it, else before it."""
     before = words_of(question.lowered_text[:start])
     after = set(words_of(question.lowered_text[end:])[:3])
     is_date = "-" in value or bool(re.fullmatch(r"(?:19|20)\d\d", value))

@@ -26,10 +26,7 @@ AUTO_MODELS = (
     ("GOOGLE_API_KEY", "langchain_google_genai", "google_genai:gemini-2.5-flash"),
     ("MISTRAL_API_KEY", "langchain_mistralai", "mistralai:mistral-small-latest"),
 )
-"""What `auto` tries in turn: environment variable, package, model.
-
-Without any of them it is `offline:`.
-"""
+"""Candidates of `auto`, in order: environment variable, package, model; `offline:` without any."""
 
 EXTRAS = frozenset({"openai", "anthropic"})
 OPENAI_CLIENTS = frozenset({"openai", "azure_openai", "deepseek", "xai"})
@@ -63,7 +60,7 @@ def _install_command(model_id: str) -> str:
 
 
 def secret_value(ref: SecretRef) -> str:
-    """The secret itself; raises ConfigurationError naming the variable or file, never a value."""
+    """Return the secret; raises ConfigurationError with the variable or file, never a value."""
     if ref.from_env is not None:
         value = os.environ.get(ref.from_env)
         if not value:
@@ -77,15 +74,12 @@ def secret_value(ref: SecretRef) -> str:
 
 
 def secret_digest(ref: SecretRef | None) -> str:
-    """A digest that changes when the secret does.
-
-    Part of the key under which a built agent is kept.
-    """
+    """Return a digest of a secret, for the cache key of agents that use it."""
     return "" if ref is None else hashlib.sha256(secret_value(ref).encode()).hexdigest()[:16]
 
 
 def build_model(spec: ModelSpec, registered: Mapping[str, ModelFactory]) -> BaseChatModel:
-    """The gated chat model of a template.
+    """Build the gated chat model of a template.
 
     SDK-side retries are off (`max_retries=0`): every billed attempt passes the gate. Raises
     UnknownComponent for an id that is neither registered nor `provider:name`, MissingExtra when the
@@ -118,8 +112,7 @@ def _provider_model(provider: str, name: str, params: dict[str, Any]) -> BaseCha
         # Left alone they ask for no usage in a stream as soon as another base_url is set.
         params = {"stream_usage": True, **params}
     if provider == "openai":
-        # Its headers say how much of the account's limits is left; the gate reads them, and takes
-        # them away.
+        # Its headers report the account's remaining limits; the gate reads and removes them.
         params = {"include_response_headers": True, **params}
     try:
         model: BaseChatModel = init_chat_model(

@@ -19,7 +19,7 @@ def words_of(text: str) -> list[str]:
 
 @dataclass
 class ResultField:
-    """A column in a result; `at` and `mention_score` tell where and how surely it is meant."""
+    """Describe a column of a result; `at` and `mention_score` locate and rate its mention."""
 
     name: str
     type: str

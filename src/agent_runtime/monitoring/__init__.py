@@ -1,4 +1,4 @@
-"""What is seen of calls: callback events, logs, metrics and traces."""
+"""Observe calls: callback events, logs, metrics and traces."""
 
 from __future__ import annotations
 

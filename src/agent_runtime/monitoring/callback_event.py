@@ -1,4 +1,4 @@
-"""CallbackEvent: one thing that happened in a run, and what many of them add up to."""
+"""Define the events of a run, and their summary."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ DEFAULT_CAPTURE: tuple[Family, ...] = ("run", "llm", "tool", "interrupt")
 
 @dataclass(slots=True)
 class CallbackEvent:
-    """One thing that happened in a run.
+    """Describe an event of a run.
 
     `type` is `run_start/_end/_error`, `llm_start/_end/_error`, `llm_new_token`,
     `tool_start/_end/_error`, `tool_thread_left`, `chain_start/_end/_error`, `interrupt` or
     `resume`. `call_id` ties start and end together. `occurred_at` is Unix wall-clock seconds,
-    `duration_s` comes from a monotonic clock and is set on ends. `template` names the agent whose
-    run it is.
+    `duration_s` comes from a monotonic clock and is set on ends. `template` names the run's agent.
     """
 
     type: str
@@ -43,10 +42,7 @@ class CallbackEvent:
     template: str = ""
 
     def to_event_data(self) -> dict[str, Any]:
-        """What the event on the bus does not say itself.
-
-        The part of it that is its `data` on the wire.
-        """
+        """Return the part that the bus's event does not have itself: its `data` on the wire."""
         fields = {
             "name": self.name,
             "call_id": self.call_id,
@@ -56,7 +52,7 @@ class CallbackEvent:
         return {**{key: value for key, value in fields.items() if value is not None}, **self.data}
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields that are set, as plain data without secrets."""
+        """Return all fields that are set, as plain data without secrets."""
         present_fields = {
             k: v for k in self.__slots__ if (v := getattr(self, k)) not in (None, "", {})
         }
@@ -65,7 +61,7 @@ class CallbackEvent:
 
 @dataclass(slots=True)
 class ExecutionSummary:
-    """Counts over the events asked for; `duration_s` is from the first to the last of them."""
+    """Count events; `duration_s` is from the first to the last of them."""
 
     runs: int = 0
     llm_calls: int = 0
@@ -88,7 +84,7 @@ def family_of(event_type: str) -> str:
 
 
 def call_event(kind: str, context: AgentContext, data: dict[str, Any]) -> Event:
-    """What a layer says of a call, for the bus."""
+    """Return a layer's event about a call, for the bus."""
     principal = context.principal
     user, tenant = (None, None) if principal is None else (principal.id, principal.tenant)
     return Event(

@@ -43,25 +43,23 @@ def message_of(response: LLMResult) -> BaseMessage | None:
 
 
 class AgentCallbackHandler(GraphCallbackHandler):
-    """Keeps the last `max_events` events of the runs it hears.
+    """Store the last `max_events` events of runs, and count the dropped ones.
 
-    The oldest make room and are counted.
-
-    An executor reports to the handler it was given. The same class works alone, in any LangChain
-    call: `agent.invoke(..., config={"callbacks": [AgentCallbackHandler()]})`, beside LangSmith and
-    other handlers.
+    An executor reports to its handler. The same class works alone, in any LangChain call:
+    `agent.invoke(..., config={"callbacks": [AgentCallbackHandler()]})`, beside LangSmith and other
+    handlers.
 
     Args:
         max_events: size of the ring.
-        capture: which families to keep: run, llm, token, tool, chain, interrupt. Tokens and chains
-            are off by default: they are many, and each costs time on the path that produces it.
-        content: whether prompts, answers, tool arguments and results are kept too. Off: they may be
-        private.
+        capture: the families to store: run, llm, token, tool, chain, interrupt. Tokens and chains
+            are
+            off by default: they are many, and each costs time on its path.
+        content: whether to store prompts, answers, tool arguments and results, which may be
+            private.
         on_token: called with each streamed piece of model text, in the thread of the run.
-        bus: where every kept event is published as `Event(type="llm.start",
-        data=CallbackEvent(...))`.
-        listeners: called with each event in the thread of the run, also of families that are not
-            kept: metrics, traces. One that raises is logged, and harms nobody.
+        bus: receives every stored event as `Event(type="llm.start", data=CallbackEvent(...))`.
+        listeners: called with each event in the thread of the run, including families that are not
+            stored: metrics, traces. An error of a listener is logged, and affects nothing else.
 
     Raises ConfigurationError for an unknown family or a ring below 1. All methods may be called
     from any thread.
@@ -101,7 +99,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
 
     @property
     def wants_tokens(self) -> bool:
-        """True when streamed tokens have a listener; a producer may skip the call otherwise."""
+        """Return whether streamed tokens have a listener; if not, a producer may skip the call."""
         return self.on_token is not None or "token" in self.capture
 
     def record(self, event: CallbackEvent) -> None:
@@ -132,7 +130,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
             )
 
     def publish(self, kind: str, context: AgentContext, data: dict[str, Any]) -> None:
-        """Publish what a layer says of a call; it is not kept in the ring."""
+        """Publish a layer's event about a call, without storing it in the ring."""
         if self.bus is not None:
             self.bus.publish(call_event(kind, context, data))
 
@@ -155,7 +153,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
         since: float | None = None,
         until: float | None = None,
     ) -> list[CallbackEvent]:
-        """The kept events that match everything given, oldest first.
+        """Return the stored events that match all arguments, oldest first.
 
         `type` is an `fnmatch` pattern (`llm_*`); `since` and `until` are Unix seconds, both
         inclusive.
@@ -172,7 +170,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
         ]
 
     def summary(self, run_id: str | None = None) -> ExecutionSummary:
-        """Counts of one run, or of everything kept."""
+        """Return the counts of one run, or of all stored events."""
         events = self.events(run_id=run_id)
         kinds = Counter(e.type for e in events)
         tools = Counter(e.name for e in events if e.type == "tool_start")
@@ -189,18 +187,16 @@ class AgentCallbackHandler(GraphCallbackHandler):
         )
 
     def clear(self) -> None:
-        """Forget every kept event; counters go on."""
+        """Delete all stored events; counters continue."""
         self._ring.clear()
 
     def to_dict(self) -> dict[str, Any]:
-        """The kept events and the counters, JSON-ready."""
+        """Return the stored events and the counters, JSON-ready."""
         return {
             "recorded": self.recorded,
             "dropped": self.dropped,
             "events": [e.to_dict() for e in tuple(self._ring)],
         }
-
-    # -- LangChain's side: only used when the handler is given to a LangChain call directly
 
     def _start(
         self, kind: str, name: str, run_id: UUID, parent: UUID | None, kw: dict[str, Any], data: Any
@@ -222,7 +218,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
             self._record(kind, call_id, None, data)
             if (
                 self._open_calls.pop(call_id)[1] == call_id
-            ):  # the root: what was aborted below it got no end
+            ):  # the root: aborted children have no end event
                 self._open_calls = {k: v for k, v in self._open_calls.items() if v[1] != call_id}
 
     def _record(self, kind: str, call_id: str, parent_id: str | None, data: dict[str, Any]) -> None:

@@ -27,17 +27,14 @@ _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object.
-
-    Time, level, logger, message, the fields that it was given, and its exception.
-    """
+    """Format a record as one JSON object: time, level, logger, message, extra fields, exception."""
 
     def __init__(self, redactor: Redactor = SECRETS) -> None:
         super().__init__()
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; every text in it is redacted before it is encoded."""
+        """Return the line; all its texts are redacted before they are encoded."""
         entry = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
@@ -61,7 +58,7 @@ class ConsoleFormatter(logging.Formatter):
         self._redactor = redactor
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The first line, without what a traceback adds; nothing in it looks like another line."""
+        """Return the first line, without a traceback, with line breaks escaped."""
         record.message = (
             record.message.encode("unicode_escape").decode()
             if _has_unprintable(record.message)
@@ -77,10 +74,10 @@ class ConsoleFormatter(logging.Formatter):
         return super().formatMessage(record) + (f"  {fields}" if fields else "")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, redacted."""
+        """Return the redacted line."""
         return escape_controls(
             self._redactor.text(super().format(record))
-        )  # a traceback quotes what others wrote
+        )  # a traceback quotes foreign text
 
 
 class RedactingFormatter(logging.Formatter):
@@ -92,7 +89,7 @@ class RedactingFormatter(logging.Formatter):
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; tracebacks are part of it."""
+        """Return the redacted line, with its traceback."""
         try:
             return self._redactor.text(self._inner.format(record))
         except Exception as error:  # noqa: BLE001 - logging would print the record's arguments as they are
@@ -123,14 +120,14 @@ _SINKS: WeakSet[LogSink] = WeakSet()
 
 
 class LogSink(logging.Handler):
-    """Writes lines from a thread of its own.
+    """Write lines from a separate thread.
 
-    When the stream hangs, lines are dropped and counted, nobody waits.
+    When the stream blocks, lines are dropped and counted, and no caller waits.
 
     Args:
-        stream: where lines go; stderr by default.
-        formatter: makes them.
-        max_lines: how many wait at most.
+        stream: the destination; stderr by default.
+        formatter: formats records.
+        max_lines: the longest queue.
     """
 
     def __init__(
@@ -150,10 +147,7 @@ class LogSink(logging.Handler):
         _SINKS.add(self)
 
     def after_fork(self) -> None:
-        """Begin anew in a forked child.
-
-        The parent's thread is not there, and what waits is the parent's to write.
-        """
+        """Reset in a forked child: the thread and the queued lines are the parent's."""
         self._lines = queue.Queue(self._lines.maxsize)
         self._thread = None
         self._start = threading.Lock()
@@ -209,7 +203,7 @@ class LogSink(logging.Handler):
         return done.wait(timeout_s)
 
     def close(self) -> None:
-        """Write what waits, for at most two seconds."""
+        """Write queued lines for at most two seconds, and close."""
         self.drain()
         super().close()
 

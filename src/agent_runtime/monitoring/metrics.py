@@ -26,15 +26,15 @@ NAMESPACE = "agent_runtime"
 
 
 class RuntimeMetrics:
-    """What all runs of a process took, cost and came to.
+    """Measure the durations, costs and outcomes of all runs of a process.
 
-    Give it to an AgentFactory (`metrics=`), or add `on_event` to an AgentCallbackHandler's
+    Pass it to an AgentFactory (`metrics=`), or add `on_event` to an AgentCallbackHandler's
     listeners. Labels are template, tenant, model, provider's outcome, tool, layer, account and
     kinds; never a run, a session or a user.
 
     Args:
-        registry: where the metrics are registered; one of their own by default.
-        max_series: how many series there are at most, over all metrics.
+        registry: registers the metrics; a new one by default.
+        max_series: the most series, over all metrics.
 
     Raises ConfigurationError for fewer than 500 series, ValueError (the client's) for a registry
     that has them.
@@ -94,7 +94,7 @@ class RuntimeMetrics:
         self._budgets = add(
             3, "gauge", "budget_used_ratio", "Share of a budget that is spent.", "account"
         )
-        self._drops = add(1, "gauge", "dropped", "What was dropped and counted, by where.", "where")
+        self._drops = add(1, "gauge", "dropped", "Dropped items, by source.", "where")
         self._lags = add(
             1, "gauge", "consumer_lag", "Events that a consumer has not acknowledged.", "consumer"
         )
@@ -108,7 +108,7 @@ class RuntimeMetrics:
         text: str,
         *labels: str,
     ) -> Series:
-        """A metric that has this share of all series."""
+        """Add a metric with this share of all series."""
         bounds = (
             () if kind != "histogram" else LAYER_SECONDS if name == "layer_seconds" else SECONDS
         )
@@ -116,8 +116,6 @@ class RuntimeMetrics:
         series = Series(kind, f"{NAMESPACE}_{name}", text, labels, share, bounds)
         self._collector.series.append(series)
         return series
-
-    # -- what is counted
 
     def on_event(self, event: CallbackEvent) -> None:
         """Count one event of a run."""
@@ -168,17 +166,17 @@ class RuntimeMetrics:
     }
 
     def entered(self, layer: str) -> None:
-        """A call is in this layer, and not yet further in."""
+        """Count a call that has entered this layer, and not the next one."""
         with self._lock:
             self._waiting.cell(layer)[0] += 1
 
     def left(self, layer: str) -> None:
-        """It has gone further in, or out again."""
+        """Count a call that has entered the next layer, or left this one."""
         with self._lock:
             self._waiting.cell(layer)[0] -= 1
 
     def on_duration(self, layer: str, seconds: float) -> None:
-        """What a layer itself took of a call."""
+        """Record the time that a layer itself took of a call."""
         with self._lock:
             self._layer_s.observe(seconds, layer)
 
@@ -194,7 +192,7 @@ class RuntimeMetrics:
             self._budgets.cell(f"{scope}/{period.partition('=')[0]}")[0] = used_ratio
 
     def watch_drops(self, where: str, dropped: Callable[[], float]) -> None:
-        """Show what `dropped()` says at each scrape: `bus`, `events`, `log`."""
+        """Show the value of `dropped()` at each scrape: `bus`, `events`, `log`."""
         self._watched_gauges[self._drops, where] = dropped
 
     def watch_lag(self, consumer: EventConsumer) -> None:
@@ -208,11 +206,11 @@ class RuntimeMetrics:
     # -- how it is seen
 
     def render(self) -> bytes:
-        """The metrics in Prometheus' text format: answer a scrape with it from any framework."""
+        """Return the metrics in Prometheus' text format, for a scrape in any framework."""
         return generate_latest(self.registry)
 
     def asgi_app(self) -> Any:
-        """An ASGI application that answers scrapes: mount it at `/metrics`."""
+        """Return an ASGI application for scrapes: mount it at `/metrics`."""
         from prometheus_client import make_asgi_app
 
         return make_asgi_app(self.registry)

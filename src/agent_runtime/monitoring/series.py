@@ -1,8 +1,6 @@
-"""Numbers under labels.
+"""Store labelled numbers with bounded cardinality, cheap changes and Prometheus' types at a scrape.
 
-Few instructions to change one, a bound on how many there are, Prometheus' types at a scrape.
-
-The client library's own counters take a lock for each change and keep a second series for each;
+The client library's own counters take a lock for each change and store a second series for each;
 here one lock serves all changes of an event.
 """
 
@@ -59,9 +57,9 @@ class Series:
         self._cells: dict[tuple[str, ...], list[float]] = {}
 
     def cell(self, *values: object) -> list[float]:
-        """The numbers under these label values: the value.
+        """Return the numbers under these label values.
 
-        Or the sum, then a count for each bucket.
+        A value, or a sum and a count for each bucket.
         """
         cell = self._cells_by_raw_labels.get(values)
         return self._add_cell(values) if cell is None else cell
@@ -78,7 +76,7 @@ class Series:
         label_values = tuple(SECRETS.text(str(value))[:MAX_LABEL] for value in values)
         if (
             len(self._cells) >= self._max_cells - 1 and label_values not in self._cells
-        ):  # `other` has the last place
+        ):  # `other` has the last one
             return self._cells.setdefault((OTHER_LABEL,) * len(values), self._empty_cell())
         cell = self._cells.setdefault(label_values, self._empty_cell())
         if (
@@ -91,7 +89,7 @@ class Series:
         return [0.0] * (len(self.bounds) + 2 if self.bounds else 1)
 
     def family(self) -> Metric:
-        """The metric as the client library shows it."""
+        """Return the metric in the client library's form."""
         if self.kind == "histogram":
             histogram = HistogramMetricFamily(self.name, self.text, labels=self.labels)
             names = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
@@ -119,7 +117,7 @@ class SeriesCollector(Collector):
         self.series = list[Series]()
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand at one moment."""
+        """Yield the current metrics."""
         with self._lock:
             self._refresh()
             families = [series.family() for series in self.series]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from agent_runtime.monitoring.callback_event import CallbackEvent
 
 MAX_OPEN_SPANS = 100_000
-"""Spans that nobody ends (a process that forgets its runs) must not fill the memory."""
+"""Spans that are never ended (by a process that loses its runs) must not fill the memory."""
 _OPERATIONS = {"run": "invoke_agent", "llm": "chat", "tool": "execute_tool"}
 _NAMES = {"run": "gen_ai.agent.name", "llm": "gen_ai.request.model", "tool": "gen_ai.tool.name"}
 _COUNTS = {

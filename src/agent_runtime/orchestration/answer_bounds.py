@@ -18,7 +18,7 @@ DEFAULT_CALLS_PER_ANSWER = 128
 MAX_ANSWERED_CALLS = size_limit("answered_calls")
 """An answer with more is refused whole: its error messages alone would fill a context window."""
 MAX_DEPTH = 64
-"""Levels of maps and lists in a call's arguments; what is nested deeper cannot be stored."""
+"""Most levels of maps and lists in a call's arguments; deeper ones cannot be stored."""
 
 
 def is_model_node(function: Any) -> bool:
@@ -31,16 +31,15 @@ def is_model_node(function: Any) -> bool:
 
 
 def enforce_answer_limits(update: Any) -> Any:
-    """Return what a model node has returned, with the calls of its answer counted and bounded.
+    """Return a model node's update, with the calls of its answer counted and bounded.
 
     LangGraph makes a task of every call of an answer before a limit can stop the second one: 10,000
     calls kept the event loop for 14 s. Here the run's `tool_calls` is compared with the whole
-    answer first; calls beyond `calls_per_answer`, and those whose arguments are nested too deep to
-    be stored, get an error message that the model sees, and do not run. So do calls whose arguments
-    are no JSON: LangChain puts them aside, and a run whose model made only such calls would end
-    with an empty answer. Raises Refused (LimitExceeded).
-
-    No middleware does it: one that wraps the model call costs 7 % of a turn.
+    answer first; calls beyond `calls_per_answer`, and those with arguments nested too deep to be
+    stored, receive an error message for the model instead of running. So do calls whose arguments
+    are not JSON: LangChain sets them aside, and a run with only such calls would end with an empty
+    answer. Raises Refused (LimitExceeded). This is no middleware, because one that wraps the model
+    call costs 7 % of a turn.
     """
     run = current_run.get()
     first = update[0] if isinstance(update, list) and update else None
@@ -102,10 +101,10 @@ def _limit_calls(messages: list[BaseMessage], answer: AIMessage, run: Run) -> li
 
 
 def _unreadable_calls(answer: AIMessage, run: Run) -> list[ToolCall]:
-    """Return the calls whose arguments are no JSON, as the conversation shall have them.
+    """Return the calls whose arguments are not JSON, in their form for the conversation.
 
-    LangChain puts those of a whole answer aside. Of a streamed one it reads what there is of an
-    object that was cut.
+    LangChain sets those of a complete answer aside. Of a streamed one it reads the available part
+    of a truncated object.
     """
     calls = [
         unreadable_call(

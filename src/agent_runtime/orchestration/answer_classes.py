@@ -1,7 +1,4 @@
-"""The classes that an agent's structured answers are made of.
-
-A session stores them without being told.
-"""
+"""Allow the classes of an agent's structured answers in its sessions."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from agent_runtime.orchestration.answer_bounds import is_model_node
 
 
 def allow_answer_types(agent: Any) -> None:
-    """Let the checkpointer of a graph store what its agents' `response_format` says.
+    """Let the checkpointer of a graph store the types of its agents' `response_format`.
 
-    `create_agent` puts the object into the state, and names its class nowhere else. One that a
-    middleware asks for in a call is not seen here: it needs `allowed_types`.
+    `create_agent` puts the object into the state, and names its class nowhere else. A type that a
+    middleware requests in a call is not visible here: it needs `allowed_types`.
     """
     saver = getattr(agent, "checkpointer", None)
     if not isinstance(agent, Pregel) or not isinstance(saver, Checkpointer):

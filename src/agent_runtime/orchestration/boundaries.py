@@ -1,8 +1,6 @@
-"""The boundary around the functions of an agent.
+"""Contain exceptions of an agent's functions: one beyond Exception fails its own run only.
 
-What one raises beyond Exception fails its own run.
-
-LangChain and LangGraph run functions in tasks of their own, and asyncio carries SystemExit and
+LangChain and LangGraph run functions in separate tasks, and asyncio propagates SystemExit and
 KeyboardInterrupt of any task out of the event loop. No caller can catch that, so the functions
 themselves are wrapped.
 """
@@ -38,10 +36,7 @@ from agent_runtime.run.state import GATED_TAG
 
 
 def contain_exceptions(function: Any) -> Any:
-    """Return the function behind the boundary.
-
-    Sync, async and generator functions stay what they are.
-    """
+    """Return a wrapped function. Sync, async and generator functions keep their kind."""
     if function is None or getattr(function, "__agent_runtime_guarded__", False):
         return function
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
@@ -86,11 +81,11 @@ def _contain_sync(function: Callable[..., Any], check: Callable[[Any], Any]) -> 
 
 
 def with_boundaries(runnable: Any) -> Any:
-    """Return a copy of an agent whose functions are guarded.
+    """Return a copy of an agent with wrapped functions.
 
-    A graph's nodes and routers, and a chain's steps.
+    A graph's nodes and routers, a chain's steps.
 
-    Subgraphs and nested chains are followed; a Runnable of another class is left as it is.
+    Subgraphs and nested chains are included; a Runnable of another class stays as it is.
     """
     if isinstance(runnable, Pregel):
         return copy_graph(
@@ -152,9 +147,9 @@ def copy_graph(graph: Pregel[Any, Any, Any, Any], **changes: Any) -> Pregel[Any,
 
 
 def _gate_tool_node(node: ToolNode) -> ToolNode:
-    """Return a copy whose tools report to their run, as those of a template do.
+    """Return a copy whose tools report to their run, like a template's.
 
-    So limits, and the record of what may have had its effect, hold for graphs of one's own, too.
+    Limits, and the record of started effects, then apply to custom graphs, too.
     """
     gated_copy: Any = copy.copy(node)
     gated_copy._tools_by_name = {
@@ -162,7 +157,7 @@ def _gate_tool_node(node: ToolNode) -> ToolNode:
     }
     gated_copy.func = contain_exceptions(gated_copy._func)
     gated_copy.afunc = contain_exceptions(gated_copy._afunc)
-    # Each call is a task of its own, and so are these hooks around it.
+    # Each call is a separate task, and so are these hooks around it.
     gated_copy._wrap_tool_call = contain_exceptions(gated_copy._wrap_tool_call)
     gated_copy._awrap_tool_call = contain_exceptions(gated_copy._awrap_tool_call)
     return gated_copy  # type: ignore[no-any-return]

@@ -1,7 +1,4 @@
-"""The check of what a caller gives a call.
-
-Its input in every form, and its ids, before anything is written or paid.
-"""
+"""Check a call's input in every form, and its ids, before anything is written or paid."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ MAX_INT_BITS = 14_000
 MAX_ID_CHARACTERS = 1024
 _SHORT_ROLES = frozenset({"user", "human", "assistant", "ai", "system"})
 _INTERNAL_PREFIXES = ("__", "branch:")
-"""How the names of channels begin that are LangGraph's own."""
+"""Prefixes of LangGraph's own channels."""
 _MEDIA_TYPES = frozenset({"image", "audio", "video", "file"})
 _SOURCE_FIELDS = ("url", "base64", "data", "file_id", "source", "file")
 _SOURCE_TYPES = {"url": ("url",), "base64": ("data",), "id": ("id",), "text": ("text",)}
@@ -38,7 +35,7 @@ _SOURCE_TYPES = {"url": ("url",), "base64": ("data",), "id": ("id",), "text": ("
 
 
 def check_ids(context: AgentContext) -> None:
-    """Raise InputInvalid for a session, run or idempotency key whose id is none."""
+    """Raise InputInvalid for an invalid id of a session or run, or idempotency key."""
     if context.session_id is not None:
         _check_id(context.session_id, "session_id")
     run_id = context.run_id
@@ -49,12 +46,10 @@ def check_ids(context: AgentContext) -> None:
 
 
 def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> None:
-    """Raise InputInvalid for a call of a session that would keep nothing.
+    """Raise InputInvalid for a session id without a store for the session.
 
-    `has_session` says whether it is kept.
-
-    A thread id that LangChain's own methods pass to an agent that is no LangGraph graph is the
-    agent's own affair.
+    `has_session` says whether it is stored. A thread id that LangChain's own methods pass to an
+    agent that is not a LangGraph graph is up to that agent.
     """
     if context.session_id is None or has_session:
         return
@@ -69,10 +64,10 @@ def check_session(context: AgentContext, agent: Any, *, has_session: bool) -> No
 
 
 def check_input(value: Any, agent: Any) -> None:
-    """Raise InputInvalid, with the place of the fault, for an input that no agent could take.
+    """Raise InputInvalid, with the location of the fault, for an input that no agent accepts.
 
-    It would fail late, after something was paid, or leave a session that nobody can use any more.
-    An agent that is no LangGraph graph takes any input; text is checked for all.
+    It would fail late, after some cost, or leave an unusable session. An agent that is not a
+    LangGraph graph accepts any input; text is checked for all.
     """
     if type(value) is str and not value.isascii():
         _check_text(value, "")
@@ -168,11 +163,11 @@ def _check_command(command: Command[Any], agent: Any) -> None:
 def _check_state(
     state: Mapping[Any, Any], agent: Any, path_prefix: str, keys: Set[str] | None
 ) -> None:
-    """Check the values of a state, and its names when `keys` says which there may be."""
+    """Check the values of a state, and its names against `keys`."""
     channels = getattr(agent, "channels", None)
     if not channels or not _accepts_state(
         agent
-    ):  # a function of LangGraph's functional API takes what it likes
+    ):  # a function of LangGraph's functional API takes any value
         _check_value(state, path_prefix.rstrip("."), MAX_DEPTH)
         return
     if keys is not None and not keys >= state.keys():
@@ -184,7 +179,7 @@ def _check_state(
         )
     for name, value in state.items():
         path = f"{path_prefix}{name}"
-        value = value.value if isinstance(value, Overwrite) else value  # noqa: PLW2901 - what the channel will hold
+        value = value.value if isinstance(value, Overwrite) else value  # noqa: PLW2901 - the channel's new value
         if name == "messages" and getattr(channels.get(name), "operator", None) is add_messages:
             _check_messages(value, path)
         else:
@@ -192,12 +187,9 @@ def _check_state(
 
 
 def _input_keys(agent: Any) -> Set[str] | None:
-    """Return the keys of an agent's input.
+    """Return the keys of an agent's input, or None where it is not a map, or unknown.
 
-    None where it is no map, or where LangGraph does not say.
-
-    LangGraph drops other keys without a word, and what its middleware counts in the state is not a
-    caller's to set.
+    LangGraph drops other keys silently, and callers must not set the counters of its middleware.
     """
     builder = getattr(agent, "builder", None)
     schema = getattr(builder, "input_schema", None)
@@ -259,13 +251,10 @@ def _to_message_list(value: Any, path: str) -> list[Any]:
 
 
 def _register_calls(message: AIMessage, path: str, open_calls: dict[str, str]) -> None:
-    """Add a message's calls to those that wait for an answer.
-
-    Later messages may use an id that is answered again.
-    """
+    """Add a message's calls to the open ones; later ones may reuse the id of an answered call."""
     for number, call in enumerate(message.tool_calls):
         call_id = call["id"]
-        if call_id is None:  # some providers give none, so no ToolMessage can name it
+        if call_id is None:  # without an id no ToolMessage can answer it
             continue
         if call_id in open_calls:
             raise InputInvalid(
@@ -291,10 +280,7 @@ def _is_plain_shorthand(value: Any) -> bool:
 
 
 def _is_plain(message: BaseMessage) -> bool:
-    """Whether a message is text in ASCII and nothing else.
-
-    The check of the others costs four times as much.
-    """
+    """Return whether a message is ASCII text only; checking others costs four times as much."""
     content = message.content
     message_id = message.id
     return (
@@ -373,9 +359,9 @@ def _check_blocks(content: Any, path: str, *, requires_content: bool) -> None:
 
 
 def _check_media(block: Mapping[str, Any], path: str) -> None:
-    """Check that a block of media says where its bytes are.
+    """Check that a media block has a source for its bytes.
 
-    LangChain raises for one that does not, at every turn.
+    LangChain raises at every turn otherwise.
     """
     source_type = block.get("source_type")
     if source_type is not None and source_type not in _SOURCE_TYPES:
@@ -388,7 +374,7 @@ def _check_media(block: Mapping[str, Any], path: str) -> None:
 
 
 def has_tool_answers(value: Any) -> bool:
-    """Whether an input has a ToolMessage, whose call may be one of the conversation before it."""
+    """Return whether an input has a ToolMessage, which may answer a stored call."""
     messages = value
     if type(value) is dict or isinstance(value, Mapping):
         messages = value.get("messages")

@@ -1,4 +1,4 @@
-"""Stopping an executor without losing what runs."""
+"""Track and drain the running calls of an executor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Drainable(Protocol):
 
 
 class CallTracker:
-    """The calls of an executor that are under way, and whether new ones are still taken."""
+    """Track the running calls of an executor, and whether it accepts new ones."""
 
     def __init__(self) -> None:
         self.draining = False
@@ -48,21 +48,18 @@ class CallTracker:
 
     @property
     def busy(self) -> bool:
-        """Whether calls are under way."""
+        """Return whether calls are running."""
         return bool(self._tasks)
 
     def register_run(self, context: AgentContext) -> RunControl:
-        """LangGraph's handle on a run that has a checkpoint.
-
-        It can be stopped after a step and resumed.
-        """
+        """Return LangGraph's control of a run with a checkpoint, to stop it after a step."""
         control = self._controls[context.progress] = RunControl()
         if self.draining:  # the shutdown began while this run was getting ready
             control.request_drain("shutdown")
         return control
 
     def register_control(self, context: AgentContext, control: Drainable) -> None:
-        """Have a run that goes on elsewhere told by `control` that it shall stop after its step."""
+        """Register the control that stops a run elsewhere after its step."""
         self._controls[context.progress] = control
         if self.draining:
             control.request_drain("shutdown")
@@ -73,13 +70,11 @@ class CallTracker:
             control.request_drain(reason)
 
     def unregister_run(self, context: AgentContext) -> None:
-        """Forget a run."""
+        """Unregister a run."""
         self._controls.pop(context.progress, None)
 
     async def drain(self, grace_s: float) -> int:
-        """Take no new calls.
-
-        Stop runs with a session at their next step, wait for the others, cancel what is left.
+        """Refuse new calls, stop runs with a session at their next step, and wait for the others.
 
         Returns how many had to be cancelled after `grace_s` seconds.
         """
@@ -99,8 +94,7 @@ class CallTracker:
     async def _wait_until_idle(
         self, current_task: asyncio.Task[object] | None, timeout_s: float
     ) -> bool:
-        # Sync calls run on a loop of their own, so it is asked, not awaited, whether a call is
-        # over.
+        # Sync calls run on a loop of their own, so their end is polled, not awaited.
         deadline = asyncio.get_running_loop().time() + timeout_s
         while any(task is not current_task for task in list(self._tasks)):
             if asyncio.get_running_loop().time() >= deadline:

@@ -1,4 +1,4 @@
-"""What a caller may send: the scope that an input needs, and the roles of its messages."""
+"""Restrict a caller's input: the scope that it needs, and the roles of its messages."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ ROLES = ("user", "assistant", "tool", "system", "remove")
 `system` with OpenAI's `developer`, `remove` for LangGraph's RemoveMessage.
 """
 CALLER_ROLES = ("user", "assistant", "tool")
-"""What callers may send by default.
+"""Roles that callers may send by default.
 
-Who sends a `system` message instructs the agent as its author does.
+A `system` message instructs the agent as its author does.
 """
 _ROLES_BY_CLASS: tuple[tuple[type[BaseMessage], str], ...] = (
     (HumanMessage, "user"),
@@ -60,9 +60,9 @@ _ROLES_BY_NAME = {
 def required_actions(value: Any) -> tuple[Action, ...]:
     """Return the actions of a call with this input, each of which needs a scope.
 
-    `run` for an input of the agent, `resume` for the answer to an interrupt, `command` for what
-    steers the graph past its model and its approvals: a Command with `goto`, `update` or `graph`, a
-    Send.
+    `run` for an input of the agent, `resume` for the answer to an interrupt, `command` for input
+    that steers the graph past its model and its approvals: a Command with `goto`, `update` or
+    `graph`, a Send.
     """
     if isinstance(value, Resume):
         return ("resume",)
@@ -77,7 +77,7 @@ def required_actions(value: Any) -> tuple[Action, ...]:
 
 
 def validate_roles(roles: Iterable[str]) -> frozenset[str]:
-    """Return the roles; raises ConfigurationError for one that is none."""
+    """Return the roles; raises ConfigurationError for an unknown one."""
     allowed = frozenset(roles)
     if unknown := allowed - set(ROLES):
         raise ConfigurationError(f"unknown roles {sorted(unknown)}; known: {', '.join(ROLES)}")
@@ -114,10 +114,7 @@ def _iter_roles(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _iter_message_roles(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Give the roles of what LangChain reads as messages, in any of its forms.
-
-    Other values have none.
-    """
+    """Yield the roles of values that LangChain reads as messages, in any of its forms."""
     if isinstance(value, Overwrite):
         value = value.value
     elif isinstance(value, Mapping) and len(value) == 1 and "__overwrite__" in value:

@@ -20,27 +20,27 @@ from agent_runtime.types import AgentContext, AgentResult
 
 
 class Agent(Protocol):
-    """What the core awaits: an agent in this process (`BareAgent`) or in another one."""
+    """Define an agent for the core: in this process (`LocalAgent`) or in another one."""
 
     call_tracker: CallTracker
 
     async def run(self, context: AgentContext) -> AgentResult:
-        """One call, to its end; emits on the way. Cancelling stops it."""
+        """Run one call to its end; emits chunks. Cancelling stops it."""
 
     def has_session(self, context: AgentContext) -> bool:
-        """Whether the call's state is kept."""
+        """Return whether the call's state is stored."""
 
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
-        """The last saved state of the call's session."""
+        """Return the last stored state of the call's session."""
 
 
 class Core:
-    """Awaits `agent` once for each call, inside a Run.
+    """Await `agent` once for each call, inside a Run.
 
     Args:
         agent: the agent.
         gate: admits and settles the model calls of a run.
-        recorder: hears what happens in it.
+        recorder: receives the run's events.
         digest: the template's.
     """
 
@@ -60,26 +60,20 @@ class Core:
         self._prompt: str | None = None
 
     def with_agent(self, agent: Agent) -> Core:
-        """A core with the same limits and listeners around another agent."""
+        """Return a core with the same limits and listeners around another agent."""
         core = copy.copy(self)
         core.agent = agent
         core.call_tracker = agent.call_tracker
         return core
 
     def with_prompt(self, prompt: str) -> Core:
-        """A core for the same agent with a system prompt of its own.
-
-        The one rendered from a template's inputs.
-        """
+        """Return a core for the same agent with another system prompt."""
         core = copy.copy(self)
         core._prompt = prompt
         return core
 
     async def __call__(self, context: AgentContext) -> AgentResult:
-        """Run the agent; raises what it raised, or LimitExceeded or CallTimeout.
-
-        Cancellation stops it.
-        """
+        """Run the agent; raises its error, LimitExceeded or CallTimeout. Cancellation stops it."""
         run = Run(context, self._gate, self._recorder, self._prompt)
         token = current_run.set(run)
         result: AgentResult | None
@@ -98,7 +92,7 @@ class Core:
             if run.is_cancelled or (task is not None and task.cancelling()):
                 raise
             raise AgentFailed(
-                "the agent raised CancelledError, but nobody cancelled the call"
+                "the agent raised CancelledError without a cancellation of the call"
             ) from error
         finally:
             current_run.reset(token)

@@ -52,31 +52,33 @@ if TYPE_CHECKING:
 
 
 class AgentExecutor(AgentRunnable):
-    """One agent behind the onion. Built once, shared by any number of concurrent calls.
+    """Run one agent behind its pipeline. Built once, shared by any number of concurrent calls.
 
-    It has two faces. Its own: `execute`, `execute_stream`, `execute_sync`, `execute_with_retry`,
-    which open no LangChain root run. And LangChain's: it is a `Runnable` with the input and output
-    of the agent it wraps. Both go through the same layers.
+    It has two interfaces. Its own, without a LangChain root run: `execute`, `execute_stream`,
+    `execute_sync`, `execute_with_retry`. And LangChain's: it is a `Runnable` with the input and
+    output of its agent. Both pass through the same layers.
 
     Args:
         agent: any Runnable: a `create_agent` graph, a hand-written graph, a chain.
-        pipeline: the layers, first is outermost; by default logging and retry.
+        pipeline: the layers, outermost first; by default logging and retry.
         limits: hard limits of one run.
-        prices: what models cost.
+        prices: the prices of models.
         timeouts: time limits of one call.
-        callback_handler: hears the events of every run; a new one with a ring of 1,000 by default.
+        callback_handler: receives the events of every run; a new one with a ring of 1,000 by
+            default.
         name, description: for traces, events and agents that use this one as a tool.
-        gated: the factory's word that every model of the agent reports to the gate by itself.
-        hold_text: emit messages whole, when nothing inside can change them any more.
+        gated: set by the factory if every model of the agent reports to the gate by itself.
+        hold_text: emit messages whole, after anything inside could change them.
         needs_session: the agent interrupts to ask a person, so a call without a session is refused.
-        tools: the agent's, for who shows them.
+        tools: the agent's, for display.
         durability: when a session's checkpoints are written: `sync` (before the next step), `async`
-        or `exit`.
-        ref: how to make this agent again, kept in the records of its sessions.
+            or
+            `exit`.
+        ref: how to build this agent again, stored in the records of its sessions.
         digest: the template's.
-        on_layer: told each layer's name and the seconds that it took itself, for each call.
+        on_layer: called with each layer's name and the seconds that it took itself, for each call.
 
-    Raises ConfigurationError for a layer, limit or timeout that cannot work.
+    Raises ConfigurationError for an invalid layer, limit or timeout.
     """
 
     def __init__(
@@ -134,9 +136,9 @@ class AgentExecutor(AgentRunnable):
     def with_caller(
         self, *, principal: Principal | None = None, credentials: Any = None
     ) -> AgentExecutor:
-        """The same agent with a caller for every call made through the copy.
+        """Return the same agent with a caller for every call through the copy.
 
-        This is the only way to say who calls: never through `configurable`, which is persisted.
+        This is the only way to set the caller: `configurable` is persisted.
         """
         executor = self._copy()
         executor._principal = principal
@@ -155,7 +157,7 @@ class AgentExecutor(AgentRunnable):
         return executor
 
     def with_agent(self, agent: Agent) -> AgentExecutor:
-        """The same onion around an agent that runs elsewhere: in a process of its own."""
+        """Return the same pipeline around an agent that runs in another process."""
         executor = self._copy()
         executor._core = self._core.with_agent(agent)
         executor._handler = compose(self.pipeline, executor._core, self._on_layer)
@@ -171,7 +173,8 @@ class AgentExecutor(AgentRunnable):
 
         Args:
             call: the input (str, message or list of messages, PromptValue, the agent's input dict),
-                or an `AgentContext` when more is to be said. Here and below.
+                or an
+                `AgentContext` with further settings. Here and below.
 
         Raises CallError (or a subclass) with `run_id`, `usage` and `cost_usd` when the call fails;
         InputInvalid when the input is unusable. Cancelling stops the agent after every layer's
@@ -180,7 +183,9 @@ class AgentExecutor(AgentRunnable):
         return await self._call(self._build_context(call))
 
     def execute_sync(self, call: Any) -> AgentResult:
-        """`execute` for a thread without an event loop: blocks until the end, raises the same.
+        """Run one call in a thread without an event loop.
+
+        Blocks until the end, raises as `execute`.
 
         It runs on one long-lived loop thread; a KeyboardInterrupt cancels the call and waits for
         clean-up.
@@ -198,7 +203,7 @@ class AgentExecutor(AgentRunnable):
         return AgentStream(self._call, self._build_context(call))
 
     async def execute_with_retry(self, call: Any, max_retries: int) -> AgentResult:
-        """`execute` with at most `max_retries` further attempts, by the pipeline's retry layer.
+        """Run one call with at most `max_retries` further attempts, by the pipeline's retry layer.
 
         Raises ConfigurationError when the pipeline has no retry layer, or for a negative number.
         """
@@ -211,7 +216,7 @@ class AgentExecutor(AgentRunnable):
         return await self._call(context)
 
     async def resume(self, session_id: str, decision: Any) -> AgentResult:
-        """Answer what an interrupted session waits for; `decision` as in `Resume`.
+        """Answer the questions of an interrupted session; `decision` as in `Resume`.
 
         Raises as `execute`.
         """
@@ -219,15 +224,13 @@ class AgentExecutor(AgentRunnable):
 
     @property
     def busy(self) -> bool:
-        """Whether calls are under way."""
+        """Return whether calls are running."""
         return self._core.call_tracker.busy
 
     async def drain(self, grace_s: float = 30.0) -> int:
-        """Stop without losing anything.
+        """Shut down without losing state: refuse new calls, stop sessions at their next checkpoint.
 
-        No new calls, runs with a session stop at their next checkpoint.
-
-        They raise CallDrained; a later call of the session with input None goes on from there, in
+        Stopped calls raise CallDrained; a later call of the session with input None continues, in
         any process. Calls without a session may finish. Returns how many had to be cancelled after
         `grace_s` seconds.
         """
@@ -248,14 +251,14 @@ class AgentExecutor(AgentRunnable):
         else:
             context = caller_context.with_caller(
                 principal, self._credentials
-            )  # a caller's own object stays as it is
+            )  # do not change the caller's object
         context.agent_ref = self.ref
         context.agent_name = self.name or ""
         context.template_digest = self.template_digest
         return context
 
     async def _call(self, context: AgentContext) -> AgentResult:
-        """The edge: deadline, typed errors, duration and the run's own events, for every way in."""
+        """Apply deadline, typed errors, duration and the run's own events to every kind of call."""
         if context.progress.used:
             raise InputInvalid(
                 "this AgentContext has been used: one context is one call, make a new one for "
@@ -286,7 +289,7 @@ class AgentExecutor(AgentRunnable):
             raise self._with_usage(
                 CallDrained("a shutdown stopped the call at a checkpoint"), context
             ) from drained
-        except GraphBubbleUp:  # an interrupt on its way to the graph around us
+        except GraphBubbleUp:  # an interrupt on its way to the outer graph
             self._record("run_end", context, started, {"status": "stopped"})
             raise
         except BaseException as thrown:  # noqa: BLE001 - the edge: everything an agent raises gets its type here
@@ -307,7 +310,7 @@ class AgentExecutor(AgentRunnable):
     def _report_failure(
         self, raised: Exception, context: AgentContext, started: float, *, is_cancelled: bool
     ) -> BaseException:
-        """Return what a failed call raises, and report it; its cause is what was raised inside."""
+        """Return and report the error of a failed call, caused by the one inside."""
         # something raised while the call was being cancelled: the cancel wins, unary and streamed
         if is_cancelled:
             self._record("run_error", context, started, {"error": "cancelled"})

@@ -1,4 +1,4 @@
-"""What kind of failure an exception from inside an agent is, whichever provider's SDK raised it."""
+"""Classify exceptions from inside an agent, independent of the provider's SDK."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from agent_runtime.providers.errors import (
 
 RETRY_CLASSES = ("rate_limit", "server_error", "connection", "timeout", "worker")
 
-# Names, because the SDKs (openai, anthropic, httpx, botocore) are optional and none is imported
-# here.
+# Names, because the SDKs (openai, anthropic, httpx, botocore) are optional and not imported here.
 _CONNECTION_ERRORS = frozenset({
     "APIConnectionError", "TransportError", "ConnectError", "ClientConnectionError",
     "HTTPClientError",
@@ -38,7 +37,7 @@ _TIMEOUT_ERRORS = frozenset(
 
 
 def failure_class(error: BaseException) -> str | None:
-    """Classify a retryable failure; None for one that would come again."""
+    """Classify a retryable failure; None for a permanent one."""
     if isinstance(error, InstanceFailed):
         return "worker"
     if isinstance(error, ProviderError) and error.status == ANSWERED_STATUS:
@@ -63,9 +62,7 @@ def failure_class(error: BaseException) -> str | None:
 
 
 def as_call_error(error: Exception, model_error: BaseException | None) -> CallError:
-    """The typed error for what an agent raised.
-
-    Itself when it is one, else one whose `__cause__` it becomes.
+    """Return the typed error for an agent's exception, which becomes its cause.
 
     It is a ProviderError only when a model call raised it (`model_error`): a tool's own connection
     may fail too.

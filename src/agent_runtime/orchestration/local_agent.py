@@ -44,22 +44,22 @@ _BREAKPOINT_OPTIONS = ("interrupt_before", "interrupt_after")
 
 
 class LocalAgent:
-    """Awaits `agent` once for each call, and emits what it says.
+    """Await `agent` once for each call, and emit its chunks.
 
     Args:
-        agent: any Runnable; a LangGraph graph gives messages, interrupts and checkpoints.
-        call_tracker: the calls under way, of which each with a session can be told to stop at its
-        next
-        step.
+        agent: any Runnable; a LangGraph graph provides messages, interrupts and checkpoints.
+        call_tracker: tracks running calls, and stops those with a session at their next step.
         max_steps: LangGraph supersteps of one run, or None.
-        idle_timeout_s: how long the agent may say nothing, in seconds. A unary call streams inside
-        to notice.
+        idle_timeout_s: the longest silence of the agent, in seconds. A unary call streams inside to
+            detect it.
         gated: whether every model of the agent is gated; if not, model and tool calls are taken
-        from callbacks.
+            from
+            callbacks.
         hold_text: emit messages only at the end, because a middleware may still change their text.
-        needs_session: the agent interrupts, which makes no sense without a session.
+        needs_session: the agent interrupts, which requires a session.
         durability: when a session's checkpoints are written: `sync` (before the next step), `async`
-        or `exit`.
+            or
+            `exit`.
         digest: the template's.
     """
 
@@ -99,17 +99,17 @@ class LocalAgent:
         )
 
     def has_session(self, context: AgentContext) -> bool:
-        """Whether the call's state is kept."""
+        """Return whether the call's state is stored."""
         return self._has_checkpointer and context.session_id is not None
 
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
-        """The last saved state of the call's session."""
+        """Return the last stored state of the call's session."""
         config = {"configurable": self._build_config(context)["configurable"]}
         values: Mapping[str, Any] = (await cast("Any", self.agent).aget_state(config)).values
         return values
 
     async def run(self, context: AgentContext) -> AgentResult:
-        """One call; raises what the agent raises."""
+        """Run one call; raises the agent's errors."""
         if (
             self.call_tracker.draining and context.turn is not None
         ):  # it waited for its turn while the shutdown began
@@ -138,7 +138,7 @@ class LocalAgent:
         try:
             is_shaped_by_caller = bool(
                 {"stream_mode", "version"} & options.keys()
-            )  # asked of a unary call: LangGraph's to shape
+            )  # requested of a unary call: LangGraph shapes it
             if context.streaming or (self._idle_timeout_s is not None and not is_shaped_by_caller):
                 return await self._stream(agent, value, config, options, context)
             values_only = (
@@ -182,14 +182,14 @@ class LocalAgent:
             [requested_modes] if isinstance(requested_modes, str) else list(requested_modes or ())
         )
         options.pop("version", None)
-        # Ours sees nested agents' tokens; a gated agent has none but in tools. A caller gets what
-        # they asked for.
+        # Ours includes nested agents' tokens; a gated agent has them in tools only. A caller gets
+        # the requested ones.
         subgraphs = bool(options.pop("subgraphs", not (requested_modes or self._gated)))
         selected_modes = requested_modes or DEFAULT_STREAM_MODES
         # A unary call streams only to notice silence: it emits, like any unary call, when it has
         # succeeded.
         is_buffered = self._hold_text or not context.streaming
-        # Held-back text must not leave as tokens, whoever asks for them.
+        # Held-back text must not leave as tokens, for any caller.
         modes = list(
             dict.fromkeys(
                 [
@@ -225,7 +225,7 @@ class LocalAgent:
     ) -> None:
         namespace = ()
         streaming = context.streaming
-        async for part in parts:  # the way of every token
+        async for part in parts:  # every token passes here
             if subgraphs:
                 namespace, mode, data = part
             else:
@@ -237,7 +237,7 @@ class LocalAgent:
                     await reader.read(namespace, mode, data)
                 elif (
                     emitted := context.emit(chunk)
-                ) is not HAS_CAPACITY:  # awaiting what is done costs too
+                ) is not HAS_CAPACITY:  # awaiting a completed call has a cost, too
                     await emitted
 
     def _runs_to_end(self, options: dict[str, Any]) -> bool:
@@ -295,8 +295,7 @@ class LocalAgent:
                 "run_id": context.run_id,
             }
         if context.session_id is not None:
-            # What is stated here goes before the thread's own name, which LangChain would copy for
-            # every handler.
+            # Set explicitly, or LangChain would copy the thread's own name for every handler.
             config["metadata"]["thread_id"] = context.session_id
             if context.agent_name:
                 config["metadata"][AGENT_KEY] = context.agent_name
@@ -324,7 +323,7 @@ class LocalAgent:
             return
         try:
             snapshot = await agent.aget_state({"configurable": config["configurable"]})
-        except AgentRuntimeError:  # the store failed; what the call itself raised says more
+        except AgentRuntimeError:  # the store failed; the call's own error is more useful
             return
         saved_run = (snapshot.metadata or {}).get("run_id")
         context.progress.resumable = bool(snapshot.next) and saved_run == context.run_id

@@ -34,11 +34,11 @@ def is_graph(agent: object) -> bool:
 
 
 def to_agent_input(value: Any, agent: Any) -> Any:
-    """Return what `agent` takes for the input of a call, which `check_input` has accepted.
+    """Return an agent's input for a call's input that `check_input` has accepted.
 
     Text, messages and prompts become `{"messages": [...]}` for a graph with a `messages` channel; a
-    dict, a `Command` and None go through as they are, and so does everything for an agent that is
-    not a graph.
+    dict, a `Command` and None stay unchanged, and so does everything for an agent that is not a
+    graph.
     """
     if type(value) is dict or not is_graph(agent):
         return value
@@ -63,7 +63,7 @@ def is_message_pair(value: Any) -> bool:
 
 
 def messages_in(value: Any) -> list[BaseMessage]:
-    """Return the messages in an agent's output: a state's, one message, or none."""
+    """Return the messages in an agent's output: a state's, one message, or an empty list."""
     if type(value) is dict:
         messages: object = value.get("messages")
     elif isinstance(value, BaseMessage):
@@ -95,10 +95,7 @@ def new_messages(messages: list[BaseMessage], previous_ids: set[str | None]) -> 
 
 
 def message_to_chunks(message: BaseMessage, *, with_text: bool = True) -> list[Chunk]:
-    """The chunks of a message that is complete.
-
-    Its text is left out when it has been streamed already.
-    """
+    """Return the chunks of a complete message, without text that was streamed."""
     chunks: list[Chunk] = []
     message_id = message.id or ""
     if message.type == "ai":
@@ -119,15 +116,12 @@ def message_to_chunks(message: BaseMessage, *, with_text: bool = True) -> list[C
 
 
 def is_plain_text(message: BaseMessage) -> bool:
-    """Whether the content is text alone.
-
-    Then the cost of parsing content blocks is spared, token by token.
-    """
+    """Return whether the content is text alone, which saves parsing its blocks for each token."""
     return type(message.content) is str and "reasoning_content" not in message.additional_kwargs
 
 
 def reasoning_of(message: BaseMessage) -> str:
-    """The reasoning text in a message or chunk; empty for plain text content."""
+    """Return the reasoning text of a message or chunk; empty for plain text content."""
     if is_plain_text(message):
         return ""
     return "".join(
@@ -136,10 +130,7 @@ def reasoning_of(message: BaseMessage) -> str:
 
 
 def answer_text(value: Any, messages: list[BaseMessage], structured: Any) -> str:
-    """`AgentResult.output`.
-
-    The structured response as JSON, or the last message's text, or the value in plain form.
-    """
+    """Return `AgentResult.output`: structured data as JSON, the last message's text, or text."""
     if structured is not None:
         return _to_text(structured)
     if messages:

@@ -1,4 +1,4 @@
-"""From what an agent returned, or why it stopped, to the result of a call."""
+"""Build the result of a call from its agent's return value or interruption."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def result_of(returned: Any, context: AgentContext, digest: str | None) -> AgentResult:
-    """The result of a call whose agent returned this."""
+    """Return the result of a call from its agent's return value."""
     interrupts: tuple[Any, ...] = ()
     structured = None
     if isinstance(returned, Mapping):
@@ -23,7 +23,7 @@ def result_of(returned: Any, context: AgentContext, digest: str | None) -> Agent
     else:
         interrupts = tuple(
             getattr(returned, "interrupts", ())
-        )  # GraphOutput, when a caller asked for v2
+        )  # GraphOutput, when the caller requested v2
     state = returned.value if isinstance(returned, GraphOutput) else returned
     if isinstance(state, Mapping):
         structured = state.get("structured_response")
@@ -53,10 +53,7 @@ def state_with_interrupts(output: GraphOutput[Any]) -> Any:
 def budget_interrupt_result(
     refusal: BudgetExceeded, state: Mapping[str, Any], context: AgentContext, digest: str | None
 ) -> AgentResult:
-    """An interrupted call: its next model call waits for a larger budget.
-
-    It goes on when it is resumed.
-    """
+    """Return an interrupted call that waits for a larger budget; resume it then."""
     question = {
         "code": refusal.code,
         "description": str(refusal),

@@ -23,14 +23,12 @@ if TYPE_CHECKING:
 
 
 class AgentRunnable(Runnable[Any, Any]):
-    """What `Runnable` asks for, by way of the executor's one path.
+    """Implement `Runnable` by the executor's one path.
 
-    It opens a root run, for tracing.
-
-    `ainvoke` returns what the agent returns; `astream` yields what the agent's `astream` would,
-    with LangGraph's modes, versions and defaults; as a step of a chain the next step gets the final
-    state. The layers are around each of them. A failed call raises the original exception with a
-    note that says what was spent. `configurable.thread_id` is the session id.
+    It opens a root run, for tracing. `ainvoke` returns the agent's return value; `astream` yields
+    like the agent's `astream`, with LangGraph's modes, versions and defaults; as a step of a
+    chain the next step gets the final state. All pass through the layers. A failed call raises the
+    original exception with a note of its cost. `configurable.thread_id` is the session id.
     """
 
     agent: Runnable[Any, Any]
@@ -43,13 +41,13 @@ class AgentRunnable(Runnable[Any, Any]):
 
     @property
     def text(self) -> AgentText:
-        """The Runnable that returns the answer's text, and streams it."""
+        """Return the Runnable that returns the answer's text, and streams it."""
         return AgentText(self)
 
     # -- one call
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the agent; `kwargs` go to its `ainvoke`. Raises what the agent raised."""
+        """Run the agent; `kwargs` go to its `ainvoke`. Raises the agent's error."""
         return (await self._invoke(input, config, **kwargs)).value
 
     async def _invoke(
@@ -71,7 +69,7 @@ class AgentRunnable(Runnable[Any, Any]):
         return results[0]
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """`ainvoke` for a thread without an event loop."""
+        """Run the agent in a thread without an event loop."""
         return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
 
     def _runnable_context(
@@ -152,7 +150,7 @@ class AgentRunnable(Runnable[Any, Any]):
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        """`astream` for a thread without an event loop."""
+        """Stream the agent in a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
     async def atransform(
@@ -161,7 +159,7 @@ class AgentRunnable(Runnable[Any, Any]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """As a step of a chain: gather the input, run once, yield the final state."""
+        """Run as a step of a chain: gather the input, run once, yield the final state."""
         final = await _gather_pieces(input)
         yield await self.ainvoke(final, config, **kwargs)
 
@@ -171,11 +169,11 @@ class AgentRunnable(Runnable[Any, Any]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """`atransform` for a thread without an event loop."""
+        """Run as a step of a chain, in a thread without an event loop."""
         final: Any = None
         for (
             piece
-        ) in input:  # in the caller's thread: what comes before may be sync calls of the same kind
+        ) in input:  # in the caller's thread: the previous step may be sync calls of the same kind
             final = _add_piece(final, piece)
         yield self.invoke(final, config, **kwargs)
 
@@ -187,9 +185,9 @@ class AgentRunnable(Runnable[Any, Any]):
         version: Any = "v2",
         **kwargs: Any,
     ) -> AsyncIterator[StreamEvent]:
-        """LangChain's event stream, version v2 (or v1).
+        """Stream LangChain's events, version v2 (or v1).
 
-        V3 hands out run objects that would bypass the layers.
+        V3 returns run objects that would bypass the layers.
         """
         if version == "v3":
             raise NotImplementedError(
@@ -203,27 +201,27 @@ class AgentRunnable(Runnable[Any, Any]):
     # -- shapes: the agent's own
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
-        """The agent's input schema."""
+        """Return the agent's input schema."""
         return self.agent.get_input_schema(config)
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
-        """The agent's output schema."""
+        """Return the agent's output schema."""
         return self.agent.get_output_schema(config)
 
     def get_input_jsonschema(
         self, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The agent's input schema, as JSON Schema."""
+        """Return the agent's input schema, as JSON Schema."""
         return self.agent.get_input_jsonschema(config, **kwargs)
 
     def get_output_jsonschema(
         self, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The agent's output schema, as JSON Schema."""
+        """Return the agent's output schema, as JSON Schema."""
         return self.agent.get_output_jsonschema(config, **kwargs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """The agent's graph, for drawing."""
+        """Return the agent's graph, for drawing."""
         return self.agent.get_graph(config)
 
 
@@ -238,11 +236,11 @@ class AgentText(Runnable[Any, str]):
         self.name = f"{executor.name}.text"
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:
-        """The answer's text. Raises what the agent raised."""
+        """Return the answer's text. Raises the agent's error."""
         return (await self._executor._invoke(input, config, **kwargs)).output
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:
-        """`ainvoke` for a thread without an event loop."""
+        """Return the answer's text in a thread without an event loop."""
         return LOOP_THREAD.run(self.ainvoke(input, config, **kwargs))
 
     async def astream(
@@ -251,7 +249,7 @@ class AgentText(Runnable[Any, str]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str]:
-        """Pieces of text, in order; closing early cancels the call."""
+        """Yield pieces of text, in order; closing early cancels the call."""
 
         async def single_input() -> AsyncIterator[Any]:
             yield input
@@ -268,7 +266,7 @@ class AgentText(Runnable[Any, str]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[str]:
-        """As a step of a chain: gather the input, then stream the text."""
+        """Run as a step of a chain: gather the input, then stream the text."""
 
         async def pieces(
             inputs: AsyncIterator[Any],
@@ -293,7 +291,7 @@ class AgentText(Runnable[Any, str]):
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[str]:
-        """`astream` for a thread without an event loop."""
+        """Stream the text in a thread without an event loop."""
         yield from LOOP_THREAD.iterate(self.astream(input, config, **kwargs))
 
 

@@ -20,14 +20,14 @@ BUFFER_SIZE = 16
 
 
 class AgentStream:
-    """One streamed call, as its reader sees it.
+    """Read one streamed call.
 
     `async with executor.execute_stream(...) as stream: async for text in stream: ...` iterates
     text; `stream.chunks()` iterates typed chunks instead. After the last one `stream.result` has
-    the result. The call starts on entering; leaving early cancels it and waits until every layer's
-    `finally` has run. What the call raised is raised to the reader, once, when the chunks before it
-    have been read; an error of the reader's own body wins. A call that the runtime itself cancels
-    raises CallCancelled.
+    the result. The call starts on entering; leaving early cancels it and waits for every layer's
+    `finally`. The call's error is raised to the reader, once, after the chunks before it; an error
+    of the reader's own body takes precedence. A call that the runtime itself cancels raises
+    CallCancelled.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AgentStream:
         self.context.streaming = True
         self._pending_chunks: deque[Chunk] = deque()
         self._capacity_event: asyncio.Event | None = (
-            None  # what a producer with a full buffer waits for
+            None  # awaited by a producer with a full buffer
         )
         self._reader_future: asyncio.Future[None] | None = None
         self._task: asyncio.Task[AgentResult] | None = None
@@ -53,22 +53,19 @@ class AgentStream:
 
     @property
     def run_id(self) -> str:
-        """The call's run id, known before it starts."""
+        """Return the call's run id, assigned before its start."""
         return self.context.run_id
 
     @property
     def text(self) -> str:
-        """The answer's text; while the call runs, the text so far of the message being streamed."""
+        """Return the answer's text; during the call, the received text of the current message."""
         if self._task is not None and self._task.done() and not self._failed():
             return self.result.output
         return "".join(self._pieces)
 
     @property
     def result(self) -> AgentResult:
-        """The call's result.
-
-        Raises StreamMisuse before the end, and what the call raised if it failed.
-        """
+        """Return the call's result. Raises StreamMisuse before the end, and the call's error."""
         if self._task is None or not self._task.done():
             raise StreamMisuse("the result is there when the stream has been read to its end")
         if self._task.cancelled():
@@ -124,7 +121,10 @@ class AgentStream:
             reader.set_result(None)
 
     def chunks(self) -> AsyncIterator[Chunk]:
-        """Every chunk of the call, in order. Cancelling the wait for the next one loses none."""
+        """Yield every chunk of the call, in order.
+
+        Cancelling the wait for the next one loses none.
+        """
         return _ChunkIterator(self)
 
     def __aiter__(self) -> Self:
@@ -139,10 +139,7 @@ class AgentStream:
         raise StopAsyncIteration
 
     async def _wait_for_chunk(self) -> bool:
-        """Wait until a chunk is there; False at the end.
-
-        Raises what the call raised, once, after its chunks.
-        """
+        """Wait for a chunk; False at the end. Raises the call's error once, after its chunks."""
         task = self._task or self._require_task()
         while not self._pending_chunks:
             if task.done():
@@ -150,7 +147,7 @@ class AgentStream:
                     self._failure_raised = True
                     if task.cancelled():
                         raise self._cancelled_error() from _cause_of(task)
-                    task.result()  # raises what the call raised
+                    task.result()  # raises the call's error
                 return False
             if self._reader_future is not None and not self._reader_future.done():
                 raise StreamMisuse(
@@ -188,7 +185,7 @@ class AgentStream:
 
 
 class _ChunkIterator:
-    """An iterator without a frame of its own: cancelling a wait does not end it."""
+    """Iterate without a frame of its own, so that cancelling a wait does not end the iterator."""
 
     def __init__(self, stream: AgentStream) -> None:
         self._stream = stream
@@ -203,7 +200,7 @@ class _ChunkIterator:
 
 
 def _cause_of(task: asyncio.Task[AgentResult]) -> BaseException | None:
-    """Return what a layer raised while the call was being cancelled, or None."""
+    """Return an error that a layer raised while the call was being cancelled, or None."""
     try:
         task.exception()
     except asyncio.CancelledError as error:

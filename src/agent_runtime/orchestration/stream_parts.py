@@ -30,21 +30,20 @@ _NO_OPEN_CALL: tuple[Any, str | None] = (object(), None)
 
 
 class PartReader:
-    """Turns the parts of one streamed call into chunks, each text exactly once.
+    """Convert the parts of one streamed call to chunks, each text exactly once.
 
-    Text that arrives token by token is emitted as it comes; the text of a message that did not (the
-    model does not stream, or tokens are held back) is emitted whole when the message is in the
-    state. `state` is the last root state, `interrupts` what the run waits for.
+    Text that arrives token by token is emitted at once; the text of other messages (the model does
+    not stream, or tokens are held back) is emitted whole when the message is in the state. `state`
+    is the last root state, `interrupts` has the run's pending questions.
 
     Args:
-        emit: where chunks go; each is awaited before the next part is read.
-        progress: told when a message has been emitted in part.
-        requested_modes: stream modes that a Runnable caller asked for; their parts are emitted as
-        they are,
-        too.
-        subgraphs: whether that caller wants the parts of nested graphs.
+        emit: receives the chunks; each is awaited before the next part is read.
+        progress: updated when part of a message has been emitted.
+        requested_modes: stream modes that a Runnable caller requested; their parts are emitted
+            unchanged, too.
+        subgraphs: whether that caller requested the parts of nested graphs.
         is_buffered: emit no message before `finish`, because a middleware may still change it.
-        thread: the name under which the saver knows the session, and the session's own id.
+        thread: the session's name in the saver, and its own id.
     """
 
     __slots__ = (
@@ -84,21 +83,18 @@ class PartReader:
         self.interrupts: tuple[Any, ...] = ()
         self._ids_by_namespace: dict[tuple[str, ...], set[str | None]] = {}
         self._streamed_ids: set[str] = set()
-        # LangGraph gives every part of one model call the same metadata object: whether it is the
-        # answer's, and under which id, is decided once. The first id counts: Anthropic sends the
-        # message's id once and LangChain fills the other chunks with an id of its own. None: not
-        # the answer's.
+        # LangGraph gives every part of one model call the same metadata object: whether it belongs
+        # to the answer, and under which id, is decided once. The first id counts: Anthropic sends
+        # the message's id once and LangChain fills the other chunks with an id of its own. None:
+        # not the answer's.
         self._calls_by_metadata: dict[int, tuple[Any, str | None]] = {}
-        self._open_call: tuple[Any, str | None] = (
-            _NO_OPEN_CALL  # the one of them whose text came last
-        )
+        self._open_call: tuple[Any, str | None] = _NO_OPEN_CALL  # the call of the last text
 
     def text_chunk(self, ns: tuple[str, ...], data: Any) -> TextChunk | None:
-        """The chunk of a `messages` part that is a piece of the answer's plain text; None.
+        """Return the chunk of a `messages` part with the answer's plain text; None for others.
 
-        Give the part to `read`.
-
-        The way of nearly every token, so it is a plain function and decides little anew.
+        `read` handles the others. Nearly every token passes here, so it is a plain function with
+        cached decisions.
         """
         message, metadata = data
         if not isinstance(message, AIMessageChunk):
@@ -123,10 +119,10 @@ class PartReader:
         )
 
     async def read(self, ns: tuple[str, ...], mode: str, data: Any) -> None:
-        """Emit what any other part says; waits for the reader."""
+        """Emit the chunks of any other part; waits for the reader."""
         if mode == "values":
             await self._read_values(ns, data)
-        elif mode == "custom":  # also what a sub-agent's tool reports
+        elif mode == "custom":  # includes a sub-agent's tools
             await self._emit(CustomChunk(data))
         elif mode == "messages" and await self._emit_message(ns, data):
             return
@@ -136,7 +132,7 @@ class PartReader:
             )
 
     def _to_public(self, data: Any) -> Any:
-        """Return a part whose configs hold the session's own id and none of the runtime's keys."""
+        """Return a part whose configs have the session's own id and no keys of the runtime."""
         if isinstance(data, list | tuple):
             return (
                 type(data)(self._to_public(element) for element in data)
@@ -163,7 +159,7 @@ class PartReader:
         message, metadata = data
         if isinstance(message, AIMessageChunk):
             message_id = self._calls_by_metadata[id(metadata)][1]
-        else:  # what a node returned, several under one metadata object
+        else:  # a node's return value: several under one metadata object
             message_id = (message.id or "") if _is_answer(ns, message, metadata) else None
         if message_id is None:
             return False
@@ -198,7 +194,7 @@ class PartReader:
             return
         messages = messages_in(data)
         processed_ids = self._ids_by_namespace.get(ns)
-        if processed_ids is None:  # the first state is what the run started from
+        if processed_ids is None:  # the first state is the run's initial one
             self._ids_by_namespace[ns] = {m.id for m in messages}
             return
         if not self._is_buffered:
@@ -238,13 +234,13 @@ class PartReader:
 
 
 RUNTIME_KEY_PREFIX = "__agent_runtime"
-"""What the runtime's own keys of `configurable` begin with."""
+"""Prefix of the runtime's own keys of `configurable`."""
 _MODES_WITH_CONFIGS = frozenset({"debug", "checkpoints", "tasks"})
-"""Modes whose parts have LangGraph's configs in them."""
+"""Modes whose parts contain LangGraph's configs."""
 _CONFIG_KEYS = frozenset(
     {"payload", "config", "parent_config", "configurable", "metadata", "tasks", "state"}
 )
-"""Where in such a part configs are; what a state holds is left alone."""
+"""Fields with configs in such a part; a state's values are left alone."""
 _NON_ANSWER_NODES = ("tools", ".before_agent", ".before_model", ".after_model", ".after_agent")
 """Nodes of a `create_agent` graph in which a hidden model may speak.
 
@@ -269,7 +265,7 @@ def _is_answer(ns: tuple[str, ...], message: Any, metadata: Any) -> bool:
 
 
 async def with_idle_timeout(parts: AsyncIterator[Any], timeout_s: float) -> AsyncIterator[Any]:
-    """`parts`, as long as none takes longer than `timeout_s` to come; raises CallTimeout."""
+    """Yield `parts`; raises CallTimeout when one takes longer than `timeout_s`."""
     while True:
         try:
             async with asyncio.timeout(timeout_s) as scope:

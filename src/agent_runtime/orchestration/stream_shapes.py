@@ -37,7 +37,7 @@ def chunk_to_part(chunk: Chunk, mode: str | list[str] | None, *, subgraphs: bool
 
 
 def _with_text(message: Any, text: str) -> Any:
-    # The original object when no layer changed its text; else a copy that says what the layers say.
+    # The original object unless a layer changed its text; then a copy with that text.
     return message if str(message.text) == text else message.model_copy(update={"content": text})
 
 
@@ -79,16 +79,13 @@ def _coerce_part(part: Any, agent: Any) -> Any:
 
 
 def raise_original(error: CallError) -> NoReturn:
-    """Raise what a LangChain caller expects, with its own cause."""
+    """Raise the error that a LangChain caller expects, with its own cause."""
     original = _original_error(error)
     raise original from original.__cause__
 
 
 def _original_error(error: CallError) -> BaseException:
-    """What a LangChain caller expects.
-
-    The provider's or tool's own exception, with ours as its note.
-    """
+    """Return the provider's or tool's own exception, with ours as its note."""
     cause = error.__cause__
     if not isinstance(error, AgentFailed) or cause is None:
         return error

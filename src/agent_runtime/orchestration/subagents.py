@@ -32,7 +32,7 @@ _STOP_WORDS = frozenset(
     "also".split()
 )
 KEYWORD_WEIGHT = 3.0
-"""A keyword says more than a word of a description."""
+"""Weight of a keyword relative to a word of a description."""
 
 
 class SubagentRouter:
@@ -57,7 +57,7 @@ class SubagentRouter:
         }
 
     def route(self, task: str) -> str | None:
-        """The name of the best one; None when no word of the task speaks for any."""
+        """Return the best name; None when no word of the task matches any."""
         words = set(map(_stem, _WORD.findall(task.lower())))
         scores = {
             name: sum(
@@ -71,16 +71,16 @@ class SubagentRouter:
 
 @lru_cache(maxsize=256)
 def cached_router(entries: tuple[tuple[str, str, tuple[str, ...]], ...]) -> SubagentRouter:
-    """The router of these sub-agents; its index is made once."""
+    """Return the router of these sub-agents, whose index is built once."""
     return SubagentRouter(entries)
 
 
 def build_task_tool(
     specs: Sequence[SubagentSpec], agents: Mapping[str, Any], max_steps: int | None = None
 ) -> BaseTool:
-    """The tool `task`.
+    """Build the tool `task`.
 
-    `agents` are the graphs behind the names, `max_steps` bounds the steps of each task.
+    `agents` are the graphs by name, `max_steps` bounds the steps of each task.
     """
     config: Any = {} if max_steps is None else {"recursion_limit": max_steps}
     router = cached_router(
@@ -119,10 +119,7 @@ def build_task_tool(
 
 
 async def run_with_progress(graph: Any, graph_input: Any, config: Any) -> Any:
-    """Return the state that a graph ends in.
-
-    What its tools report goes to the reader of the run around it.
-    """
+    """Return a graph's final state; custom chunks of its tools reach the outer stream."""
     configurable = ensure_config().get("configurable", {})
     if CONFIG_KEY_STREAM in configurable:  # a reader of subgraphs gets it by itself
         return await graph.ainvoke(graph_input, config)

@@ -1,4 +1,4 @@
-"""Sync callers, on one long-lived event loop in a thread of its own."""
+"""Run calls for sync callers on one long-lived event loop in a separate thread."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Time limits in seconds; None is none.
+    """Limit times in seconds; None is unlimited.
 
-    `run_s` is the whole call with everything a layer or a slow reader adds; `idle_s` how long the
-    agent may say nothing; `model_call_s` one model call, provider time only. Raises
-    ConfigurationError unless positive.
+    `run_s` is the whole call with all layers and a slow reader; `idle_s` the agent's longest
+    silence; `model_call_s` one model call, provider time only. Raises ConfigurationError unless
+    positive.
     """
 
     run_s: float | None = None
@@ -38,7 +38,7 @@ NO_TIMEOUTS = Timeouts()
 
 
 def check_gated(gate: ModelGate, *, gated: bool) -> None:
-    """Raise ConfigurationError for a limit that only models with a gate of their own can keep."""
+    """Raise ConfigurationError for a limit that requires gated models."""
     if gated:
         return
     preload_price("unknown", "")

@@ -1,7 +1,4 @@
-"""What a turn of a session finds.
-
-Decisions that are awaited, and tool calls that a turn before it left open.
-"""
+"""Recover a session at the start of a turn: answer interrupts, complete dangling tool calls."""
 
 from __future__ import annotations
 
@@ -35,16 +32,16 @@ OUTCOME_UNKNOWN_TEXT = (
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The input that answers what an interrupted session waits for.
+    """Answer the interrupts of a session, as a call's input.
 
     `decision` is `"approve"`, `"reject"`, or LangChain's form (`{"type": "approve"}`, `{"type":
     "reject", "message": ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`),
-    or a list with one for each pending action. One decision goes to all of them; an edit fits one
-    action only. For an interrupt of another kind it is the value that `interrupt()` returns.
+    or a list with one for each pending action. One decision applies to all of them; an edit to one
+    action only. For an interrupt of another kind it is the return value of `interrupt()`.
 
-    When several interrupts are pending, it is a map from the `id` of each to its decision; those
-    that are left out stay pending. One value for several questions raises InputInvalid, and so does
-    an id that is not pending.
+    When several interrupts are pending, it is a map from the `id` of each to its decision; the rest
+    stays pending. One value for several questions raises InputInvalid, and so does an id that is
+    not pending.
     """
 
     decision: Any
@@ -135,7 +132,7 @@ def _answer_action_requests(decision: Any, interrupts: Sequence[Interrupt]) -> d
 def _check_decision(decision: Any, request: Any) -> dict[str, Any]:
     """Return a decision in LangChain's form.
 
-    An edit changes the arguments of the tool that was asked about.
+    An edit may only change the arguments of the pending call.
     """
     typed = _normalize_decision(decision)
     edited = typed.get("edited_action")
@@ -197,7 +194,7 @@ async def prepare_session_input(
     has_session: bool,
     needs_session: bool,
 ) -> Any:
-    """The agent's input; first, what the session's last turn left open is put in order.
+    """Return the agent's input, after recovering the session's unfinished turn.
 
     `has_session` says whether the call has a session. Raises InputInvalid before anything is
     changed.
@@ -232,14 +229,14 @@ async def _resume_input(
     expected_agent = (snapshot.metadata or {}).get(AGENT_KEY, name)
     if (
         expected_agent != name
-    ):  # the session's record says so first; it is sealed apart from the checkpoint
+    ):  # the session's record has it first, sealed apart from the checkpoint
         raise InputInvalid(
             f"the session waits for its agent '{expected_agent}', and this is '{name}'",
             "session_id",
         )
     awaits_budget = turn is not None and turn.session.status == "interrupted" and turn.unfinished
     if not snapshot.interrupts and snapshot.next and awaits_budget:
-        # A budget was exhausted: nothing but the run itself waits, and it goes on where it stopped.
+        # After an exhausted budget only the run itself waits, and it continues where it stopped.
         if _normalize_decision(decision)["type"] != "approve":
             raise InputInvalid(
                 "a call that waits for a budget is resumed with approve, or given up by a new "
@@ -252,8 +249,8 @@ async def _resume_input(
 async def complete_dangling_tool_calls(agent: Any, config: RunnableConfig, turn: Turn) -> None:
     """Complete the tool calls that an unfinished turn left without a result.
 
-    Results that were saved, or that the ledger has, are used; for the others a message says what is
-    known. Providers refuse a conversation in which a tool call has no answer.
+    Stored results are used; for the others a message states the known facts. Providers refuse a
+    conversation with an unanswered tool call.
     """
     # Without the call's own run id: LangGraph takes an input for a run that has a checkpoint for a
     # retry, and drops it.
@@ -262,8 +259,7 @@ async def complete_dangling_tool_calls(agent: Any, config: RunnableConfig, turn:
     if unfinished_turn is not None and any(
         isinstance(m, AIMessage) for m in unfinished_turn.messages
     ):
-        # The model had answered, and only its task's own record says so: a new input would discard
-        # that.
+        # Only the task's own record has the model's answer: a new input would discard it.
         await _write_updates(
             agent, config, unfinished_turn, unfinished_turn.messages, unfinished_turn.other_updates
         )
@@ -296,7 +292,7 @@ async def complete_dangling_tool_calls(agent: Any, config: RunnableConfig, turn:
             answers[call_id] = ToolMessage(
                 text, tool_call_id=call_id, name=call["name"], status="error"
             )
-    # The answers come right after the calls, whatever else a tool said.
+    # Results directly follow their calls, before other messages of the tools.
     other_messages = [
         m for m in written_messages if not (isinstance(m, ToolMessage) and m.tool_call_id in calls)
     ]
@@ -312,10 +308,7 @@ async def complete_dangling_tool_calls(agent: Any, config: RunnableConfig, turn:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedTurn:
-    """Where an unfinished turn stands.
-
-    Its last checkpoint, and what the tasks that had finished then wrote.
-    """
+    """Describe an unfinished turn: its last checkpoint, and the writes of its finished tasks."""
 
     snapshot: StateSnapshot
     messages: list[BaseMessage]
@@ -323,8 +316,7 @@ class UnfinishedTurn:
 
 
 async def _load_unfinished(agent: Any, config: RunnableConfig) -> UnfinishedTurn | None:
-    # The checkpoint itself: asked for the thread, LangGraph shows finished tasks' writes as if they
-    # were applied.
+    # The checkpoint itself: for the thread LangGraph shows finished tasks' writes as applied.
     checkpoint_tuple = await agent.checkpointer.aget_tuple(config)
     if checkpoint_tuple is None:
         return None
@@ -340,10 +332,7 @@ async def _load_unfinished(agent: Any, config: RunnableConfig) -> UnfinishedTurn
 
 
 def _to_messages(value: Any) -> list[BaseMessage]:
-    """What a node may return as messages.
-
-    One, or several, as LangChain's classes or their plain forms.
-    """
+    """Return a node's messages: one or several, as LangChain's classes or their plain forms."""
     return convert_to_messages(value if isinstance(value, list) else [value])
 
 
@@ -362,17 +351,12 @@ async def _write_updates(
             Command(update={name: value}) for name, value in other_updates
         ]
         await agent.aupdate_state(config, [update, *commands], as_node=as_node)
-    except (
-        InvalidUpdateError
-    ):  # what they wrote does not go together; that is why the turn had no end
+    except InvalidUpdateError:  # their writes conflict, which is why the turn did not end
         await agent.aupdate_state(config, update, as_node=as_node)
 
 
 async def _effects_by_call(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any]:
-    """The ledger's entries of the step that was left, by call.
-
-    Another step may have had calls of the same ids.
-    """
+    """Return the recorded results of the unfinished step, by call; other steps may reuse ids."""
     tasks = {task.id for task in snapshot.tasks}
     results_by_call: dict[str, Any] = {}
     for key, result in (await turn.tool_results()).items():
@@ -383,7 +367,7 @@ async def _effects_by_call(turn: Turn, snapshot: StateSnapshot) -> dict[str, Any
 
 
 def _split_tool_result(result: Any) -> tuple[list[BaseMessage], list[tuple[str, Any]]]:
-    """The messages in what a tool returned, and what else it wrote to the state."""
+    """Return the messages in a tool's return value, and its other writes to the state."""
     if result is None:
         return [], []
     if not isinstance(result, Command):
@@ -398,7 +382,7 @@ def _split_tool_result(result: Any) -> tuple[list[BaseMessage], list[tuple[str, 
 
 
 def _last_tool_calls(messages: list[BaseMessage]) -> tuple[dict[str, Any], dict[str, ToolMessage]]:
-    """The tool calls that the conversation ends with, and the answers that they have."""
+    """Return the tool calls at the end of the conversation, and their results."""
     answers: dict[str, ToolMessage] = {}
     for message in reversed(messages):
         if isinstance(message, ToolMessage):

@@ -1,4 +1,4 @@
-"""Agents that are warm before the call, and agents in processes of their own."""
+"""Keep agents warm before calls, and run agents in separate processes."""
 
 from typing import TYPE_CHECKING
 

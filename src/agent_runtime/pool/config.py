@@ -1,4 +1,4 @@
-"""How large a pool is, and what its instances may use."""
+"""Configure the size of a pool, and the limits of its instances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Megabytes = Annotated[int, Field(ge=16)]
 
 
 def check_grace(settings: Any) -> None:
-    """Raise ValueError for a `grace` that was given and is longer than the task it follows."""
+    """Raise ValueError for an explicit `grace` that is longer than the task's timeout."""
     limit_s = settings.task_timeout
     if "grace" in settings.model_fields_set and limit_s is not None and settings.grace > limit_s:
         raise ValueError(
@@ -25,7 +25,7 @@ def check_grace(settings: Any) -> None:
 
 
 class AgentLimits(StrictModel):
-    """What is said of one agent type."""
+    """Override settings for one agent type."""
 
     limit: Annotated[Count | None, Field(description="Instances of this agent at most.")] = None
     warm: Annotated[int, Field(ge=0, description="Instances that are kept ready.")] = 0
@@ -48,10 +48,12 @@ class PoolConfig(StrictModel):
     ] = None
     address_space_mb: Annotated[
         int,
-        Field(ge=0, description="RLIMIT_AS of an instance; 0 is none. It counts virtual memory."),
+        Field(
+            ge=0, description="RLIMIT_AS of an instance; 0 is no limit. It counts virtual memory."
+        ),
     ] = 0
     output_mb: Annotated[
-        Count, Field(description="What an instance may write to its output in one task.")
+        Count, Field(description="Most bytes of an instance's output in one task.")
     ] = 10
     task_timeout: Annotated[
         Duration | None, Field(description="For tasks that do not say their own.")
@@ -59,15 +61,17 @@ class PoolConfig(StrictModel):
     idle_timeout: Annotated[
         Duration | None, Field(description="An unused instance ends after it.")
     ] = 600.0
-    max_tasks: Annotated[Count, Field(description="After so many an instance is replaced.")] = 1000
+    max_tasks: Annotated[Count, Field(description="Tasks after which an instance is replaced.")] = (
+        1000
+    )
     max_kills: Annotated[
-        Count, Field(description="A task that ended so many instances is put aside.")
+        Count, Field(description="Ended instances after which a task is quarantined.")
     ] = 3
     queue: Annotated[int, Field(ge=0, description="Calls that wait; one more is refused.")] = 1000
     start_timeout: Duration = 30.0
     starting: Annotated[Count, Field(description="Instances that start at the same time.")] = 4
     stall_timeout: Annotated[
-        Duration, Field(description="Without a sign of life so long, an instance is killed.")
+        Duration, Field(description="Time without a heartbeat after which an instance is killed.")
     ] = 30.0
     grace: Annotated[Duration, Field(description="From a cancel to the kill.")] = 1.0
     preload: Annotated[
@@ -91,26 +95,23 @@ class PoolConfig(StrictModel):
         return self
 
     def memory_of(self, agent: str) -> int:
-        """The memory limit of an agent's instances, in MiB."""
+        """Return the memory limit of an agent's instances, in MiB."""
         return self.limits_for(agent).memory_mb or self.memory_mb
 
     def limits_for(self, agent: str) -> AgentLimits:
-        """What is said of an agent type."""
+        """Return the settings of an agent type."""
         return self.agents.get(agent, NO_LIMITS)
 
     @classmethod
     def parse(cls, content: Any) -> PoolConfig:
-        """The configuration in a map.
-
-        Raises ConfigurationError, which lists everything that is wrong.
-        """
+        """Parse a map; raises ConfigurationError with all problems."""
         return parse_section(cls, content, "pool")
 
     @classmethod
     def load(cls, path: str | Path) -> PoolConfig:
-        """The `pool:` part of a YAML file.
+        """Read the `pool:` part of a YAML file.
 
-        Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+        Raises ConfigurationError, TemplateError for invalid YAML, OSError.
         """
         return read_section(cls, path, "pool")
 

@@ -1,7 +1,4 @@
-"""The control socket of a pool.
-
-What only the live process knows, for other processes of the same user.
-"""
+"""Serve a pool's control socket, for other processes of the same user."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ MAX_PATH = 100
 
 
 class ControlSocket:
-    """Answers requests, one JSON object a line, with one or more of the same kind.
+    """Answer requests, one JSON object per line, with one or more lines.
 
     `{"do": "status"}`, `{"do": "drain", "grace_s": 30}`, and `{"do": "run", "agent": ..., "input":
     ...}` (further keys: `session_id`, `priority`, `timeout_s`), which is answered with a line for
@@ -39,7 +36,7 @@ class ControlSocket:
 
     Args:
         pool: the pool.
-        path: where the socket is made; it is removed at the end.
+        path: the socket's path; it is removed at the end.
         sessions: a warm pool to be shown too.
     """
 
@@ -51,7 +48,7 @@ class ControlSocket:
         self._sessions = sessions
         self._server: asyncio.Server | None = None
         self.drained = asyncio.Event()
-        """Set when somebody has had the pool drained."""
+        """Set when a request has drained the pool."""
         if len(os.fsencode(self.path)) > MAX_PATH:
             raise ConfigurationError(
                 f"the control socket's path is longer than {MAX_PATH} bytes: {self.path}"
@@ -82,7 +79,7 @@ class ControlSocket:
             response_task = asyncio.create_task(self._write_responses(line, writer))
             disconnect_task = asyncio.create_task(
                 reader.read()
-            )  # nothing more is asked: its end is the client's
+            )  # no further request: the end of input is the client's
             try:
                 await asyncio.wait(
                     [response_task, disconnect_task], return_when=asyncio.FIRST_COMPLETED
@@ -138,7 +135,7 @@ class ControlSocket:
         yield {"type": "result", **stream.result.to_dict()}
 
     def status(self) -> dict[str, Any]:
-        """What `status` answers."""
+        """Return the answer to `status`."""
         factory = self._pool.factory
         return {
             "pid": os.getpid(),
@@ -150,9 +147,9 @@ class ControlSocket:
 
 
 async def send_request(path: str | Path, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-    """What a control socket answers to a request; raises ConfigurationError when nobody is there.
+    """Yield a control socket's answers; leaving early ends the request.
 
-    Leaving early ends what the request began.
+    Raises ConfigurationError when no process listens.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)

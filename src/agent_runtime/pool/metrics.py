@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.pool.warm.session_pool import AgentSessionPool
 
 MAX_AGENTS = 200
-"""Agent types, servers and accounts that have lines of their own."""
+"""Most agent types, servers and accounts with separate series."""
 
 
 def watch_pools(
@@ -34,7 +34,7 @@ def watch_pools(
 
 
 class PoolCollector(Collector):
-    """Reads what pools say of themselves."""
+    """Collect the metrics of pools."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class PoolCollector(Collector):
         self._sessions = sessions
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand at one moment."""
+        """Yield the current metrics."""
         if self._instances is not None:
             yield from _instance_metrics(self._instances.get_pool_status())
         if self._sessions is not None:
@@ -141,7 +141,7 @@ def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
 def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{NAMESPACE}_warm_contexts", "Agents kept warm.", value=status["size"])
     yield GaugeMetricFamily(
-        f"{NAMESPACE}_warm_bytes", "About what they keep in memory.", value=status["size_bytes"]
+        f"{NAMESPACE}_warm_bytes", "Their approximate memory.", value=status["size_bytes"]
     )
     yield GaugeMetricFamily(
         f"{NAMESPACE}_warm_hit_ratio", "Callers who found theirs.", value=status["hit_rate"]

@@ -1,4 +1,4 @@
-"""What a pool is given to do."""
+"""Define the tasks of a pool."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ def parse_priority(value: Any) -> TaskPriority:
 
 @dataclass(slots=True)
 class AgentTask:
-    """One call of an agent in a pool.
+    """Describe one call of an agent in a pool.
 
     Args:
-        agent: the agent type: the name of a template that the pool's factory knows, or a template's
-        path.
+        agent: the agent type: the name of a template of the pool's factory, or a template's path.
         input: as for `AgentExecutor.execute`.
-        id: the task's own name, by which it is known when it is given to the pool again.
+        id: identifies the task across repetitions.
         context: LangChain's runtime context for this call, added to the instance's own.
-        priority: which of those that wait goes first.
-        timeout_s: how long it may take in seconds, with its wait; None for the pool's own limit.
+        priority: the order of waiting tasks.
+        timeout_s: its longest duration in seconds, with its wait; None for the pool's own limit.
         session_id, principal, credentials, metadata: as in `AgentContext`.
     """
 
@@ -68,7 +67,7 @@ class AgentTask:
         self.priority = parse_priority(self.priority)
 
     def to_context(self, instance_id: str | None = None) -> AgentContext:
-        """The call that it is; for one instance, if that is given."""
+        """Return the task's call; for one instance, if set."""
         context = AgentContext(
             self.input,
             session_id=self.session_id,

@@ -1,4 +1,4 @@
-"""What came back from a provider: a message, or something that cannot be read as one."""
+"""Read the answers of providers: a message, or an unreadable one."""
 
 from __future__ import annotations
 
@@ -35,25 +35,16 @@ class HttpAnswer:
 current_answer: ContextVar[HttpAnswer | None] = ContextVar(
     "agent_runtime_http_answer", default=None
 )
-"""Where the HTTP transport notes the answer of the model call that is under way.
-
-None outside of one.
-"""
+"""The running model call's HTTP answer, noted by the transport; None outside of one."""
 
 _UNRELATED_ERRORS = frozenset(
     {"GraphBubbleUp", "APIConnectionError", "TransportError", "TimeoutException"}
 )
-"""Errors that a call may end with after its answer has begun.
-
-A lost connection, a step of the graph.
-"""
+"""Errors that may end a call after its answer has started: a lost connection, the graph's own."""
 
 
 def message_of_answer(result: ChatResult, call: ModelCall) -> tuple[BaseMessage, dict[str, Any]]:
-    """Return the message of an answer and the metadata beside it.
-
-    Raises ProviderError when it has none.
-    """
+    """Return the message of an answer and its metadata; raises ProviderError without a message."""
     metadata = dict(result.llm_output or {})
     if not result.generations:
         raise no_message(call, metadata)
@@ -63,10 +54,7 @@ def message_of_answer(result: ChatResult, call: ModelCall) -> tuple[BaseMessage,
 
 
 def no_message(call: ModelCall, metadata: dict[str, Any]) -> ProviderError:
-    """Make the error of an answer without a message.
-
-    What it says was used bounds the estimate of the call.
-    """
+    """Return the error of an answer without a message; its usage bounds the call's estimate."""
     call.note_usage(metadata.get("token_usage") or metadata.get("usage"))
     return ProviderError("the provider's answer has no message", status=ANSWERED_STATUS)
 
@@ -77,10 +65,7 @@ def empty_stream() -> ProviderError:
 
 
 def settle_failure(call: ModelCall, error: BaseException, *, has_answered: bool) -> NoReturn:
-    """Settle a call that raised, and raise what it raised.
-
-    As a ProviderError when its answer could not be read.
-    """
+    """Settle a failed call and raise its error, as ProviderError for an unreadable answer."""
     if isinstance(error, ProviderError) and error.status == ANSWERED_STATUS:
         call.abort(error, is_answered=True)
         raise error

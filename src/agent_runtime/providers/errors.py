@@ -1,7 +1,4 @@
-"""What a provider's own exception says.
-
-Its HTTP status, its codes, how long to wait, whichever SDK raised it.
-"""
+"""Read a provider's exception of any SDK: its HTTP status, codes, and Retry-After."""
 
 from __future__ import annotations
 
@@ -27,9 +24,7 @@ ANSWERED_STATUS = 200
 
 
 TRUNCATION_ERRORS = frozenset({"LengthFinishReasonError", "ContentFilterFinishReasonError"})
-"""Errors of the openai package for a structured answer that was cut.
-
-It was read and is billed, and comes cut again.
+"""Errors of the openai package for a truncated structured answer, which is billed and not retried.
 """
 _AMAZON_CODES = {
     "internalserver": 500,
@@ -42,16 +37,13 @@ _AMAZON_CODES = {
 
 
 def class_names(error: BaseException) -> set[str]:
-    """Return the names of an exception's classes.
-
-    The SDKs that have them are optional, and none is imported here.
-    """
+    """Return the names of an exception's classes, since the optional SDKs are not imported here."""
     return {cls.__name__ for cls in type(error).__mro__}
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what caused it."""
-    # Provider packages wrap their SDK's errors: look down the causes, but not for ever.
+    """Yield the exception and its causes."""
+    # Provider packages wrap their SDK's errors: follow the causes, up to a bound.
     current: BaseException | None = error
     for _ in range(5):
         if current is None:
@@ -61,9 +53,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def connection_failure_text(error: BaseException) -> str | None:
-    """Return what the operating system or TLS said of a connection that failed.
+    """Return the reason of a failed connection by the operating system or TLS.
 
-    The SDKs say "Connection error.".
+    The SDKs only say "Connection error.".
     """
     current: BaseException | None = error
     for _ in range(MAX_CAUSES):
@@ -95,7 +87,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def headers_of(error: BaseException) -> Mapping[str, str]:
-    """Return the headers of the provider's answer; none when the failure was not an answer."""
+    """Return the headers of the provider's answer; empty without an answer."""
     for cause in causes(error):
         response = getattr(cause, "response", None)
         headers = getattr(response, "headers", None) or getattr(cause, "headers", None)
@@ -117,10 +109,9 @@ def _amazon_status(response: Mapping[str, Any]) -> int | None:
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """Seconds that the provider asked to wait, or None.
+    """Return the seconds until a retry that the provider requests, or None.
 
-    `Retry-After` (RFC 9110 10.2.3: seconds or a date), or `retry-after-ms`, which OpenAI and Azure
-    send.
+    `Retry-After` (RFC 9110 10.2.3: seconds or a date), or `retry-after-ms`, of OpenAI and Azure.
     """
     headers = headers_of(error)
     with contextlib.suppress(ValueError, TypeError):
@@ -140,10 +131,7 @@ def _finite(seconds: float) -> float | None:
 
 
 def is_overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
-    """Whether a provider says that it is too much.
-
-    By its status, or by a vendor's own code in its answer.
-    """
+    """Return whether a provider is overloaded, by its status or a vendor's own code."""
     if status_of(error) in OVERLOADED:
         return True
     overload_codes = {str(code) for code in codes}
@@ -153,7 +141,7 @@ def is_overloaded(error: BaseException, codes: Collection[int | str]) -> bool:
 
 
 def _codes(error: BaseException) -> Iterator[Any]:
-    # LangChain raises a ValueError whose argument is the error object of an answer with status 200.
+    # LangChain raises a ValueError with the error object of an answer with status 200.
     for payload in (getattr(error, "code", None), getattr(error, "body", None), *error.args[:1]):
         if isinstance(payload, Mapping):
             inner = payload.get("error")

@@ -1,4 +1,4 @@
-"""What providers say of an account's limits in the headers of their answers."""
+"""Read an account's remaining limits from the headers of answers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ _LIMIT_HEADERS = (
     ("anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
     ("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"),
 )
-"""How much is left, and when there is more."""
+"""Headers with the remaining amount, and the time of its reset."""
 
 
 def pause_s(headers: Mapping[str, str], in_flight: int = 0) -> float | None:
-    """How long the provider's headers say to wait because nothing is left, in seconds.
+    """Return the seconds until an exhausted limit resets, or None.
 
-    None when something is.
-
-    Calls that are `in_flight` will use up the requests that are left.
+    `in_flight` calls will use up remaining requests.
     """
     pauses = [
         _reset_s(headers.get(reset))
@@ -33,7 +31,7 @@ def pause_s(headers: Mapping[str, str], in_flight: int = 0) -> float | None:
 
 
 def _reset_s(text: str | None) -> float | None:
-    """`6m0s`, `20ms`, `1.5` or a moment (RFC 3339) as seconds from now."""
+    """Return seconds from now: `6m0s`, `20ms`, `1.5` or a time (RFC 3339)."""
     if not text:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", text):

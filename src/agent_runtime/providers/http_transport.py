@@ -41,7 +41,7 @@ _CLIENT_PACKAGES = frozenset({
 
 
 class _Decoder:
-    """Decodes the body of one answer in small steps, and counts what comes out."""
+    """Decode the body of one answer in small steps, and count the output."""
 
     def __init__(self, headers: Any, library: Any) -> None:
         self._library = library
@@ -64,7 +64,7 @@ class _Decoder:
         self._line_bytes = 0
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body says.
+        """Yield the decoded pieces of a part of the body.
 
         Raises AnswerTooLarge, or the library's DecodingError.
         """
@@ -240,10 +240,7 @@ def bound_model_answers(model: BaseChatModel) -> None:
 
 
 def _note_amazon_answer(response_dict: Any = None, **_kwargs: Any) -> None:
-    """Note an answer that botocore has received.
-
-    Its own parser reads it whole and does not unpack it.
-    """
+    """Note an answer that botocore has received; its parser reads it whole, without unpacking."""
     answer = current_answer.get()
     if answer is not None and response_dict and response_dict.get("status_code", 500) < 400:
         answer.has_arrived = True

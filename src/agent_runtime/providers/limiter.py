@@ -32,7 +32,7 @@ MAX_PAUSE_S = 600.0
 
 
 class _Waiter:
-    """One call that waits for a place; `wake` is safe from any thread."""
+    """Wait for a permit; `wake` is safe from any thread."""
 
     __slots__ = ("granted", "wake")
 
@@ -42,10 +42,10 @@ class _Waiter:
 
 
 class ProviderAccount:
-    """One provider's account. Places are handed on in the order in which they were asked for.
+    """Limit the calls of one provider's account; permits are granted in the order of requests.
 
-    `limit` is how many calls may be in flight now, None without one; `in_flight` how many are.
-    `rate_estimator` bounds how often they begin, once the provider has told how often they may.
+    `limit` is how many calls may be in flight, None without one; `in_flight` how many are.
+    `rate_estimator` bounds how often they start, once the provider has revealed a rate.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ProviderAccount:
         self._waiters: deque[_Waiter] = deque()
 
     def allow(self, maximum: int | None, codes: Collection[int | str]) -> None:
-        """A template's account settings; the lowest maximum and all codes of several count."""
+        """Apply a template's account settings: the lowest maximum and the codes of all of them."""
         self.codes |= frozenset(codes)
         if maximum is not None and (self.maximum is None or maximum < self.maximum):
             self.maximum = maximum
@@ -77,13 +77,11 @@ class ProviderAccount:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for a place."""
+        """Return how many calls wait for a permit."""
         return len(self._waiters)
 
-    # -- a place
-
     async def aacquire(self) -> Permit:
-        """A place, after a wait if need be. Cancelling gives it up."""
+        """Acquire a permit, after a wait if necessary. Cancelling gives it up."""
         with self._lock:
             if not self._waiters and self._has_capacity():
                 return self._acquire_locked()
@@ -103,7 +101,7 @@ class ProviderAccount:
         return Permit(self)
 
     def acquire(self) -> Permit:
-        """`aacquire` for sync callers; blocks."""
+        """Acquire a permit for sync callers; blocks."""
         with self._lock:
             if not self._waiters and self._has_capacity():
                 return self._acquire_locked()
@@ -120,7 +118,7 @@ class ProviderAccount:
         return Permit(self)
 
     def acquire_nowait(self) -> Permit:
-        """A place without a wait, for calls that cannot wait; it counts all the same."""
+        """Acquire a permit without waiting, for calls that cannot wait; it is counted."""
         with self._lock:
             return self._acquire_locked()
 
@@ -138,13 +136,13 @@ class ProviderAccount:
         return is_below_limit and self._pause_remaining_s() is None
 
     def _wake_timeout_s(self, waiter: _Waiter) -> float | None:
-        """How long to wait for being woken: only the first one watches the clock, for all."""
+        """Return the longest wait for a wake-up; only the first waiter watches the clock."""
         with self._lock:
             first = bool(self._waiters) and self._waiters[0] is waiter
         return self._pause_remaining_s() if first else None
 
     def _pause_remaining_s(self) -> float | None:
-        """How long nothing may begin, for a pause or for the pace; None when it may now."""
+        """Return the seconds until calls may start, after a pause or by the rate; None for now."""
         if self._paused_until == 0.0 and self.rate_estimator.rate is None:
             return None
         now_s = time.monotonic()
@@ -152,7 +150,7 @@ class ProviderAccount:
         return remaining_s if remaining_s > 0 else None
 
     def _try_grant(self, waiter: _Waiter) -> bool:
-        """Hand on what is free, and say whether that waiter has a place now."""
+        """Grant free permits; return whether that waiter has one."""
         with self._lock:
             self._grant_waiters()
             if waiter.granted:
@@ -164,16 +162,13 @@ class ProviderAccount:
             waiter = self._waiters.popleft()
             try:
                 waiter.wake()
-            except RuntimeError:  # its loop is closed: nobody waits there any more
+            except RuntimeError:  # its loop is closed, so there is no waiter
                 continue
             waiter.granted = True
             self._count_start()
 
     def _wake_first_waiter(self) -> None:
-        """The first one watches the clock while the provider asks for a pause.
-
-        It has to know for how long.
-        """
+        """Wake the first waiter, which watches the clock, to update its timeout."""
         while self._waiters:
             try:
                 self._waiters[0].wake()
@@ -191,12 +186,10 @@ class ProviderAccount:
             self._grant_waiters()
             self._wake_first_waiter()
 
-    # -- what comes of a call
-
     def _on_call_end(
         self, permit: Permit, error: BaseException | None, headers: Mapping[str, str] | None
     ) -> None:
-        """A call has ended: its place is free, and the limit follows what the provider said."""
+        """Release a call's permit, and adapt the limit to the provider's answer."""
         now = time.monotonic()
         change_reason = None
         is_overload = error is not None and is_overloaded(error, self.codes)
@@ -246,7 +239,7 @@ class ProviderAccount:
             self._paused_until = max(self._paused_until, paused_until)
 
     def status(self) -> dict[str, Any]:
-        """The account in numbers."""
+        """Return the account's figures."""
         return {
             "provider": self.name,
             "limit": self.limit,
@@ -261,7 +254,7 @@ class ProviderAccount:
 
 
 class Permit:
-    """One call's place; it is left once."""
+    """Hold one call's permit, which is released once."""
 
     __slots__ = ("_account", "acquired_at")
 
@@ -272,7 +265,7 @@ class Permit:
     def release(
         self, error: BaseException | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """The call has ended, with `error` if it failed; `headers` are the provider's answer's."""
+        """Release the permit after a call, with its `error` and the answer's `headers`."""
         account = self._account
         self._account = None
         if account is not None:
@@ -285,7 +278,7 @@ _ADDRESS_FIELDS = (
     "mistral_api_url", "openrouter_api_base", "xai_api_base", "api_base", "endpoint_url",
     "endpoint",
 )  # fmt: skip
-"""What chat models call the address of their server."""
+"""Names of the server's address in chat models."""
 
 
 def address_of(model: BaseChatModel) -> str:
@@ -298,17 +291,16 @@ def address_of(model: BaseChatModel) -> str:
 
 @lru_cache(maxsize=256)
 def _address_fields(kind: type[BaseChatModel]) -> tuple[str, ...]:
-    # Asking a pydantic model for an attribute that it has not takes 7 us, and there are twelve
-    # names.
+    # A missing attribute of a pydantic model takes 7 us, and there are twelve names.
     return tuple(
         name for name in _ADDRESS_FIELDS if name in kind.model_fields or hasattr(kind, name)
     )
 
 
 class ProviderLimiter:
-    """The accounts of a process, by provider, address and key.
+    """Hold the accounts of a process, by provider, address and key.
 
-    Each change of a limit is told to the buses given.
+    Changes of limits are published on the registered buses.
     """
 
     def __init__(self) -> None:
@@ -317,7 +309,7 @@ class ProviderLimiter:
         self._buses: weakref.WeakSet[EventBus] = weakref.WeakSet()
 
     def account(self, provider: str, base_url: str = "", key: str = "") -> ProviderAccount:
-        """The account behind `key`, which is a digest of the credential; made at its first use."""
+        """Return the account of `key`, a digest of the credential; created at its first use."""
         account_key = (provider, base_url, key)
         with self._lock:
             if account_key not in self._accounts:
@@ -328,10 +320,7 @@ class ProviderLimiter:
             return self._accounts[account_key]
 
     def account_of(self, model: BaseChatModel) -> ProviderAccount:
-        """The account that a model's calls count on.
-
-        Its provider, its address, and a digest of its key.
-        """
+        """Return the account of a model: its provider, its address, and a digest of its key."""
         provider = str(model._get_ls_params().get("ls_provider") or "unknown")
         address = address_of(model)
         secrets: list[Any] = [getattr(model, name, None) for name in sorted(model.lc_secrets)]
@@ -349,7 +338,7 @@ class ProviderLimiter:
         self._buses.add(bus)
 
     def status(self) -> list[dict[str, Any]]:
-        """Every account."""
+        """Return every account's figures."""
         return [account.status() for account in list(self._accounts.values())]
 
     def _publish_change(

@@ -5,32 +5,31 @@ from __future__ import annotations
 from agent_runtime.providers.errors import status_of
 
 MIN_SUCCESSES = 10
-"""So many calls have to have been answered before a refusal tells a pace."""
+"""Successful calls before a refusal reveals a rate."""
 BACKOFF_FACTOR = 0.97
 """Of the pace at which a refusal came."""
 FIRST_STEP = 0.01
 LARGEST_STEP = 0.25
-"""What the first clean window after a refusal adds; each further one adds twice as much."""
+"""Increase after the first clean window; each further one adds twice as much."""
 MIN_WINDOW_CALLS = 50
-"""A window is at least so many calls long: a slow account is not probed more often than a fast one.
-"""
+"""Shortest window in calls: a slow account is not probed more often than a fast one."""
 IDLE_S = 15.0
-"""After so long without a call, what was answered before says nothing of the pace."""
+"""Seconds without a call after which earlier answers reveal nothing of the rate."""
 MIN_WINDOW_S = 60.0
 MAX_RATE = 10_000.0
 """A pace above it bounds nothing."""
 MAX_BURST = 3
-"""Calls that were late may be made up for, but not more of them at once."""
+"""Most late calls that are made up for at once."""
 
 
 class RateEstimator:
-    """A bound on how often calls begin, for accounts that allow so many in a time.
+    """Estimate how often calls may start, for accounts with a limit per time.
 
-    How many calls are in flight does not steer such an account: a fast model exceeds it one call at
-    a time. A 429 that says when to come again tells the pace: what was answered since the last
-    pause, over the time until then. Calls then begin a little slower, and faster again after each
-    window without a refusal: by little near the limit, and by more and more when nobody says no.
-    `rate` is None while nothing is known.
+    A limit of concurrent calls does not help such an account: a fast model exceeds it one call at a
+    time. A 429 with a Retry-After reveals the rate: the answers since the last pause, over the time
+    until then. Calls then start slightly slower, and faster again after each window without a
+    refusal: slowly near the limit, and increasingly without refusals. `rate` is None while it is
+    unknown.
     """
 
     def __init__(self) -> None:
@@ -41,11 +40,11 @@ class RateEstimator:
         self._next_start = self._last_raise = self._last_start = 0.0
 
     def wait_s(self, now_s: float) -> float:
-        """How long the next call has to wait, 0 for not at all."""
+        """Return the seconds until the next call may start."""
         return 0.0 if self.rate is None else max(0.0, self._next_start - now_s)
 
     def on_start(self, now_s: float) -> None:
-        """A call begins."""
+        """Record the start of a call."""
         if self._measuring_since is None or now_s - self._last_start > IDLE_S:
             self._measuring_since = now_s
             self._success_count = 0
@@ -54,7 +53,7 @@ class RateEstimator:
             self._next_start = max(self._next_start, now_s - MAX_BURST / self.rate) + 1 / self.rate
 
     def on_success(self, now_s: float, window_s: float) -> None:
-        """A call was answered; after a clean window the pace rises."""
+        """Record a success; the rate rises after a clean window."""
         self._success_count += 1
         self._window_success_count += 1
         window_s = (
@@ -69,9 +68,9 @@ class RateEstimator:
             self._window_success_count = 0
 
     def on_reject(self, error: BaseException, now_s: float, retry_after_s: float | None) -> bool:
-        """A call was refused: whether that told a pace.
+        """Record a refusal.
 
-        One that says no time, or comes too early, tells none.
+        Return whether it revealed a rate, which needs a time and earlier answers.
         """
         if status_of(error) != 429 or not retry_after_s or self._measuring_since is None:
             return False

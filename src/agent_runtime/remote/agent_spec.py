@@ -1,7 +1,4 @@
-"""What a worker needs to make an agent.
-
-The template, and the components that it names, made ready to travel.
-"""
+"""Describe an agent for a worker: the template and its components, in transferable form."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class ImportPath:
     name: str
 
     def resolve(self) -> Any:
-        """The object; raises ImportError, AttributeError."""
+        """Return the object; raises ImportError, AttributeError."""
         current: Any = importlib.import_module(self.module)
         for part in self.name.split("."):
             current = getattr(current, part)
@@ -54,7 +51,7 @@ class RemoteAgentSpec:
     has_sessions: bool
 
     def register_into(self, registry: Registry) -> None:
-        """Register what the recipe brings; raises what importing it raises."""
+        """Register the spec's components; raises the errors of importing them."""
         for table, entries in self.components.items():
             registered_components = getattr(registry, table)
             for name, entry in entries.items():
@@ -75,7 +72,7 @@ def make_agent_spec(
     *,
     has_sessions: bool,
 ) -> RemoteAgentSpec:
-    """The recipe of a template's agent; raises NotPortable for a component that cannot travel.
+    """Return the spec of a template's agent; raises NotPortable for an untransferable component.
 
     `values` are the template's inputs; `has_sessions` says whether its calls may have sessions.
     """
@@ -100,10 +97,10 @@ def make_agent_spec(
 def components_of(
     template: AgentTemplate, registry: Registry, *, has_setup: bool
 ) -> dict[str, dict[str, ImportPath | bytes]]:
-    """The registered components that a template names.
+    """Return the registered components that a template names.
 
-    Raises NotPortable for one that cannot travel, unless there is a setup function that may
-    register it over there.
+    Raises NotPortable for an untransferable one, unless a setup function may register it in the
+    worker.
     """
     components: dict[str, dict[str, ImportPath | bytes]] = {}
     for table, name in _component_references(template):
@@ -132,7 +129,7 @@ def _component_references(template: AgentTemplate) -> Iterator[tuple[str, str]]:
 
 
 def to_transferable(component: Any, description: str) -> ImportPath | bytes:
-    """A component as the place that it is imported from, or as its pickle; raises NotPortable."""
+    """Return a component's import path, or its pickle; raises NotPortable."""
     if (import_path := import_path_of(component)) is not None:
         return import_path
     try:
@@ -149,7 +146,7 @@ def to_transferable(component: Any, description: str) -> ImportPath | bytes:
 
 
 def import_path_of(component: Any) -> ImportPath | None:
-    """Where this very object can be imported from, or None."""
+    """Return where this very object can be imported from, or None."""
     function = (
         getattr(component, "func", None) or getattr(component, "coroutine", None) or component
     )
@@ -160,7 +157,7 @@ def import_path_of(component: Any) -> ImportPath | None:
     module_object = sys.modules.get(module or "")
     if module_object is None or inspect.isclass(component) or inspect.isfunction(component):
         return None
-    # A graph or a model has no name of its own: look whether its module's has one for it.
+    # A graph or a model has no name of its own: search its module for it.
     attribute_name = next(
         (key for key, value in vars(module_object).items() if value is component), None
     )

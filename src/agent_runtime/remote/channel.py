@@ -20,21 +20,20 @@ _READ_BYTES = 262_144
 _CURRENT: list[Channel] = []
 
 current_job: ContextVar[int] = ContextVar("agent_runtime_current_job", default=0)
-"""The job whose code this is, 0 for none: what a job left running is not taken for the next one."""
+"""The running job, 0 for none: code that a job left running does not count for the next one."""
 
 
 def channel() -> Channel:
-    """The channel of this process, which is a worker."""
+    """Return the channel of this worker process."""
     return _CURRENT[0]
 
 
 class Channel:
-    """One socket. Sends block when the application does not read.
+    """Exchange messages with the application over one socket.
 
-    That is how a slow reader slows an agent down.
-
-    Calls may be made from the event loop, from threads, and (blocking) from the loop's own thread:
-    then the socket is read in place, and what else arrives meanwhile is handled afterwards.
+    Sends block when the application does not read, so that a slow reader slows an agent down. Calls
+    may be made from the event loop, from threads, and (blocking) from the loop's own thread: then
+    the socket is read in place, and other messages are handled afterwards.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -54,7 +53,7 @@ class Channel:
         self.on_end: Callable[[], None] = lambda: None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read from the socket whenever something is there."""
+        """Read from the socket on the event loop."""
         self._loop = loop
         loop.add_reader(self._socket.fileno(), self._on_readable)
         self._handle_backlog()
@@ -62,7 +61,7 @@ class Channel:
     def send(self, *message: Any) -> None:
         """Send a message, from any thread.
 
-        Raises TransferFailed when it is too long, OSError when nobody is there.
+        Raises TransferFailed when it is too long, OSError on a closed socket.
         """
         data = encode_frame(message)
         with self._lock:
@@ -75,7 +74,7 @@ class Channel:
     # -- calls
 
     async def call(self, method: str, *args: Any) -> Any:
-        """Ask the application; raises what it raises. Cancelling tells it to stop."""
+        """Call the application; raises its error. Cancelling stops it there."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         number = self._send_call(method, args, lambda message: _resolve_future(reply, message))
@@ -86,7 +85,7 @@ class Channel:
             raise
 
     async def stream(self, method: str, *args: Any) -> AsyncIterator[Any]:
-        """Ask for many answers. Leaving early tells the application to stop."""
+        """Call the application for many answers. Leaving early stops it there."""
         replies: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
         number = self._send_call(method, args, replies.put_nowait)
         finished = False
@@ -104,7 +103,7 @@ class Channel:
                 self._cancel_call(number)
 
     def call_blocking(self, method: str, *args: Any) -> Any:
-        """`call` for sync code, in whatever thread it runs."""
+        """Call the application from sync code, in any thread."""
         if threading.get_ident() != self._loop_thread_id:
             assert self._loop is not None  # noqa: S101 - there are threads only while the loop runs
             return asyncio.run_coroutine_threadsafe(self.call(method, *args), self._loop).result()
@@ -138,8 +137,6 @@ class Channel:
         if self._reply_handlers.pop(number, None) is not None:
             self.send("end", number)
 
-    # -- what comes in
-
     def _on_readable(self) -> None:
         self._handle_backlog()
         try:
@@ -164,7 +161,7 @@ class Channel:
             return
         on_reply = self._reply_handlers.get(message[1])
         if on_reply is None:
-            return  # the answer to a call that was given up
+            return  # the answer to an abandoned call
         if message[0] == "reply":
             del self._reply_handlers[message[1]]
         on_reply(message)

@@ -1,9 +1,8 @@
-"""Exceptions between processes.
+"""Transfer exceptions between processes.
 
-Many do not survive pickle: those whose `__init__` wants more than `args` (an
-`openai.RateLimitError`) fail while they are loaded. So an exception travels as its class, its
-arguments and its fields, and is put together again without its `__init__`; what of it cannot travel
-is left out or becomes text.
+Many do not survive pickle: those whose `__init__` requires more than `args` (an
+`openai.RateLimitError`) fail on loading. So an exception is sent as its class, its arguments and
+its fields, and rebuilt without its `__init__`; untransferable fields are omitted or become text.
 """
 
 from __future__ import annotations
@@ -22,10 +21,7 @@ _REF = "_agent_runtime_ref"
 
 @dataclass(frozen=True, slots=True)
 class SerializedException:
-    """An exception on its way.
-
-    `ref` names the object itself, when it is the receiver's own that comes back.
-    """
+    """Hold a serialized exception. `ref` identifies the receiver's own object on its way back."""
 
     module: str
     name: str
@@ -39,13 +35,13 @@ class SerializedException:
 
 
 class RemoteException(Exception):
-    """Stands for an exception whose class is not known in this process."""
+    """Represent an exception of a class that is unknown in this process."""
 
 
 def serialize_exception(
     error: BaseException, ref: int | None = None, *, depth: int = MAX_CAUSES
 ) -> SerializedException:
-    """A serialized exception; `ref` numbers the object that the sender keeps."""
+    """Serialize an exception; `ref` identifies the sender's object."""
     exception_class = type(error)
     trace = "".join(
         traceback.format_exception(exception_class, error, error.__traceback__, chain=False)
@@ -69,10 +65,7 @@ def serialize_exception(
 def deserialize_exception(
     failure: SerializedException, raised_errors: Mapping[int, BaseException]
 ) -> BaseException:
-    """The exception again.
-
-    The receiver's own object where it is one of `raised_errors`, otherwise a likeness of it.
-    """
+    """Return the exception: the receiver's own object of `raised_errors`, or a rebuilt one."""
     if failure.ref is not None and failure.ref in raised_errors:
         return raised_errors[failure.ref]
     error = _rebuild(failure)
@@ -97,7 +90,7 @@ def _rebuild(failure: SerializedException) -> BaseException:
         error = exception_class.__new__(exception_class)
         error.args = _try_loads(failure.args, ())
         error.__dict__.update({key: _try_loads(data, None) for key, data in failure.fields.items()})
-        str(error)  # one that needs what did not travel would fail wherever it is shown
+        str(error)  # one without its untransferable fields would fail on display
     except Exception:  # noqa: BLE001 - a class that is not there, or that is made in another way
         return RemoteException(f"{failure.module}.{failure.name}: {failure.text}")
     return error
@@ -120,7 +113,7 @@ def _text(error: BaseException) -> str:
 
 
 def _try_dumps(value: Any) -> bytes | None:
-    """The value's pickle, if it also loads again."""
+    """Return the value's pickle, if it can be loaded."""
     try:
         data = pickle.dumps(value, 5)
         pickle.loads(data)  # noqa: S301 - just made

@@ -1,7 +1,7 @@
-"""Messages on a pipe: four bytes of length, then a tuple of plain values.
+"""Frame messages on a pipe: four bytes of length, then a tuple of plain values.
 
-What is not plain (messages, states, exceptions) travels as bytes inside such a tuple, so that a
-value which cannot be read fails the task that it belongs to, and nothing else.
+Other values (messages, states, exceptions) are bytes inside such a tuple, so that an unreadable
+value fails only its own task.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FrameTooLong(Exception):
 
 
 def encode_frame(message: tuple[Any, ...]) -> bytes:
-    """A message as bytes; raises TransferFailed when it is too long."""
+    """Return a message as bytes; raises TransferFailed when it is too long."""
     data = pickle.dumps(message, 5)
     if len(data) > MAX_FRAME_BYTES:
         raise TransferFailed(
@@ -35,7 +35,7 @@ def encode_frame(message: tuple[Any, ...]) -> bytes:
 
 
 def dumps(value: Any) -> bytes:
-    """A value as bytes inside a message; raises TransferFailed when it cannot be pickled."""
+    """Return a value as bytes inside a message; raises TransferFailed when it cannot be pickled."""
     try:
         return pickle.dumps(value, 5)
     except Exception as error:
@@ -46,7 +46,7 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """The value again; raises TransferFailed when it does not load here."""
+    """Return the value; raises TransferFailed when it cannot be loaded here."""
     try:
         return pickle.loads(data)  # noqa: S301 - from a process of the same user: isolation of faults, not a sandbox
     except Exception as error:
@@ -62,9 +62,9 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """The messages that are whole now.
+        """Return the complete messages.
 
-        Raises FrameTooLong, and pickle's errors for what is none.
+        Raises FrameTooLong, and pickle's errors for invalid ones.
         """
         buffer = self._buffer
         if buffer:
@@ -88,8 +88,7 @@ class FrameReader:
         return messages
 
     def _read_long_messages(self) -> list[tuple[Any, ...]]:
-        # A long message comes in many pieces: the buffer grows in place and is cut when it is
-        # whole.
+        # A long message arrives in many pieces: the buffer grows in place and is cut when complete.
         buffer = self._buffer
         messages = []
         while len(buffer) >= _HEADER:

@@ -1,7 +1,4 @@
-"""What the application has for the workers of one agent.
-
-Models, MCP tools, inner agents, stores, checkpoints.
-"""
+"""Provide the application's resources to the workers of one agent: models, tools, stores."""
 
 from __future__ import annotations
 
@@ -30,13 +27,12 @@ MAX_BOUND_MODELS = 32
 
 
 class HostResources:
-    """Answers what workers ask while they make their agent, and keeps what their calls will need.
+    """Answer workers that build their agent, and hold the resources of its calls.
 
     Args:
-        template: the agent's; a worker can have the models and servers that it names, and no
-        others.
+        template: the agent's; a worker can use the models and servers that it names only.
         registry: the application's.
-        resolve_agent: gives the executor behind an `agent:` tool.
+        resolve_agent: returns the executor behind an `agent:` tool.
         saver: the application's checkpointer, or None.
     """
 
@@ -60,7 +56,7 @@ class HostResources:
         self._bound_models: OrderedDict[tuple[int, bytes, str], Any] = OrderedDict()
 
     def describe(self, method: str, args: tuple[Any, ...]) -> Any:
-        """Answer a worker that makes its agent; raises what making the part raises."""
+        """Answer a worker that builds its agent; raises the errors of building the part."""
         if method not in ("describe_model", "describe_mcp", "describe_agent"):
             raise ConfigurationError(f"a worker asks for '{method}' while it makes its agent")
         key = (method, repr(args))
@@ -70,7 +66,7 @@ class HostResources:
             return self._descriptions[key]
 
     def describe_model(self, spec: ModelSpec) -> RemoteModelInfo:
-        """The card of a model that the template names."""
+        """Describe a model that the template names."""
         if spec not in self._model_specs:
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no model '{spec.id}'"
@@ -80,7 +76,7 @@ class HostResources:
         return RemoteModelInfo.from_model(len(self.models) - 1, model)
 
     def describe_mcp(self, spec: ToolSpec) -> list[RemoteToolInfo]:
-        """The cards of an MCP server's tools."""
+        """Describe an MCP server's tools."""
         if spec not in self._template.spec.all_tools():
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no such MCP server"
@@ -93,7 +89,7 @@ class HostResources:
         ]
 
     def describe_agent(self, name: str) -> RemoteAgentInfo:
-        """The card of an agent that this one uses as a tool."""
+        """Describe an agent that this one uses as a tool."""
         if name not in [tool.agent for tool in self._template.spec.all_tools()]:
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no agent '{name}'"
@@ -103,7 +99,7 @@ class HostResources:
         return RemoteAgentInfo(len(self.agents) - 1, executor.name or name, executor.description)
 
     def store(self, name: str) -> Any:
-        """The template's long-term memory."""
+        """Return the template's long-term memory."""
         if name != self._template.spec.memory:
             raise ConfigurationError(
                 f"the template '{self._template.metadata.name}' names no memory '{name}'"
@@ -111,7 +107,7 @@ class HostResources:
         return self._registry.memories[name]
 
     def bound_model(self, key: int, tools: bytes | None, kwargs: Mapping[str, Any]) -> Any:
-        """A model with its tools, in its provider's own form; made once for each set of them."""
+        """Return a model bound to tools, in its provider's own form; cached for each set."""
         model = self.models[key]
         if tools is None:
             return model.bind(**kwargs) if kwargs else model
@@ -124,7 +120,7 @@ class HostResources:
 
 
 def _template_model_specs(template: AgentTemplate) -> list[ModelSpec]:
-    """Every model that the template's agent is made with, as it is asked for."""
+    """Return every model of the template's agent, as it is requested."""
     spec = template.spec
     model_specs = spec.all_models()
     if spec.model is not None:

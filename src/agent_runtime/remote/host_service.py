@@ -1,7 +1,4 @@
-"""What the application does for one job.
-
-Its model calls, its tools' permits, its checkpoints, within its run.
-"""
+"""Serve one job in the application: model calls, tools' permits, checkpoints, within its run."""
 
 from __future__ import annotations
 
@@ -61,16 +58,16 @@ class HostService:
         task.add_done_callback(lambda _: self._answer_tasks.pop(number, None))
 
     def cancel_call(self, number: int) -> None:
-        """The worker no longer waits for an answer."""
+        """Cancel an answer that the worker no longer waits for."""
         if (task := self._answer_tasks.get(number)) is not None:
             task.cancel()
 
     def handle_notification(self, method: str, data: bytes) -> None:
-        """Hear what the worker says without waiting."""
+        """Handle a message that needs no answer."""
         getattr(self, f"_on_{method}")(*loads(data))
 
     async def close(self, error: BaseException) -> None:
-        """Stop all answers, and settle what was open."""
+        """Stop all answers, and settle open calls."""
         tasks = list(self._answer_tasks.values())
         for task in tasks:
             task.cancel()
@@ -94,7 +91,7 @@ class HostService:
         except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise  # by us: nobody waits for the answer
+                raise  # by us: there is no waiter
             self.raised_errors[number] = error
             self._link.send("reply", number, False, dumps(serialize_exception(error, ref=number)))
 
@@ -157,7 +154,7 @@ class HostService:
 
     async def _do_tool(self, key: int, arguments: Any) -> Any:
         tool: Any = self._resources.tools[key]
-        answer = await tool.call(arguments)  # counted where the model asked for it, in the worker
+        answer = await tool.call(arguments)  # counted in the worker, where the model requested it
         return answer if tool.response_format == "content_and_artifact" else (answer, None)
 
     async def _do_agent(self, key: int, request: Any) -> str:
@@ -170,9 +167,9 @@ class HostService:
     # -- the session
 
     def _with_fencing_token(self, config: RunnableConfig) -> RunnableConfig:
-        """The config with the turn's right to write.
+        """Return the config with the turn's fencing token.
 
-        Raises SessionNotFound for another session's thread.
+        Raises SessionNotFound for other threads.
         """
         context = self._run.context
         thread_id = context.session_id if context.turn is None else context.turn.thread

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 
 class JobClient:
-    """Sends a call to a worker, passes on its chunks, and answers its requests.
+    """Send a call to a worker, pass on its chunks, and answer its requests.
 
-    `tainted`: what it left behind (a tool in a thread, an exit under way) is in the way of another
-    job there.
+    `tainted`: leftovers of the job (a tool in a thread, a running exit) prevent another job there.
     """
 
     def __init__(self, number: int, link: Link, resources: HostResources, run: Run) -> None:
@@ -42,7 +41,7 @@ class JobClient:
         self.answered = False
 
     def on_message(self, message: tuple[Any, ...]) -> None:
-        """A message from the worker; what another job says is not for this one's reader."""
+        """Handle a message from the worker; those of other jobs are ignored."""
         kind = message[0]
         if kind == "end":
             self._service.cancel_call(message[1])
@@ -59,12 +58,12 @@ class JobClient:
                 self._link.pause()
 
     def fail(self, error: BaseException) -> None:
-        """The worker is gone; what it sent before is read first."""
+        """Report the worker's end, after the messages it sent before."""
         self._worker_error = error
         self._message_arrived.set()
 
     async def run(self, job: JobRequest) -> AgentResult:
-        """The worker's answer; raises what the agent raised there, or why the worker is gone."""
+        """Return the worker's answer; raises the agent's error, or why the worker has ended."""
         self._link.send("run", self._number, dumps(job))
         return await self._read_answer(self._run.context)
 
@@ -78,7 +77,7 @@ class JobClient:
             pass
 
     async def close(self, error: BaseException) -> None:
-        """Stop what is done here for the job, and settle its open model and tool calls."""
+        """Stop serving the job, and settle its open model and tool calls."""
         await self._service.close(error)
 
     async def _read_answer(self, context: AgentContext) -> AgentResult:
@@ -101,7 +100,7 @@ class JobClient:
                 return self._finish(kind, message[2], message[3])
 
     async def _next_message(self) -> tuple[Any, ...] | None:
-        """The next message; None when the worker is gone."""
+        """Return the next message; None when the worker has ended."""
         while not self._inbox:
             if self._worker_error is not None:
                 return None
@@ -137,12 +136,12 @@ class JobClient:
         error = deserialize_exception(loads(data), self._service.raised_errors)
         if isinstance(error, Exception):
             raise error
-        # SystemExit, KeyboardInterrupt: what ends a program there is a failed call here.
+        # SystemExit, KeyboardInterrupt: they end a program, but here only a call.
         raise AgentFailed(f"the agent raised {type(error).__name__}: {error}") from error
 
 
 def make_job_request(context: AgentContext, run: Run) -> JobRequest:
-    """What of a call travels. Callbacks and a caller's own objects in `config` stay."""
+    """Return the transferable part of a call, without callbacks and objects in `config`."""
     turn = context.turn
     config = context.config
     transferable_config: dict[str, Any] | None = None
@@ -172,7 +171,7 @@ def make_job_request(context: AgentContext, run: Run) -> JobRequest:
 
 
 def reject_call(link: Link, number: int) -> None:
-    """Answer a call of a job that has ended, so that nobody over there waits for ever."""
+    """Answer a call of a job that has ended, so that the worker does not wait forever."""
     error = AgentFailed("the task that asked this has ended")
     link.send("reply", number, False, dumps(serialize_exception(error)))
 

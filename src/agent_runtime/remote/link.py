@@ -7,6 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import override
+
 from agent_runtime.remote.frames import FrameReader, encode_frame
 
 MAX_INBOX = 1_000
@@ -15,10 +17,7 @@ MAX_INBOX_BYTES = 8 * 1024 * 1024
 
 
 class Link(asyncio.Protocol):
-    """Messages to a worker and from it.
-
-    What belongs to the job under way waits in `inbox` until that reads it.
-    """
+    """Exchange messages with a worker. Those of the running job wait in `inbox` for its reader."""
 
     def __init__(
         self, on_message: Callable[[tuple[Any, ...]], None], on_broken: Callable[[Exception], None]
@@ -40,7 +39,7 @@ class Link(asyncio.Protocol):
         on_message: Callable[[tuple[Any, ...]], None],
         on_broken: Callable[[Exception], None],
     ) -> Link:
-        """A link over a connected socket."""
+        """Open a link over a connected socket."""
         loop = asyncio.get_running_loop()
         _, link = await loop.create_unix_connection(lambda: cls(on_message, on_broken), sock=sock)
         return link
@@ -52,7 +51,7 @@ class Link(asyncio.Protocol):
             self._transport.write(data)
 
     async def wait_writable(self) -> None:
-        """Wait until the worker has read most of what was sent."""
+        """Wait until the worker has read most of the sent data."""
         await self._writable.wait()
 
     def pause(self) -> None:
@@ -70,19 +69,19 @@ class Link(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close the socket; what is not sent yet is given up."""
+        """Close the socket; unsent data is discarded."""
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()
 
     # -- asyncio's
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
         self._transport = transport
 
+    @override
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
         self.last_received_time = asyncio.get_running_loop().time()
         self.received_count += 1
         try:
@@ -94,14 +93,14 @@ class Link(asyncio.Protocol):
             if message[0] != "beat":
                 self._on_message(message)
 
+    @override
     def pause_writing(self) -> None:
-        """See asyncio."""
         self._writable.clear()
 
+    @override
     def resume_writing(self) -> None:
-        """See asyncio."""
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """See asyncio. Whether the worker has ended is told by its exit, not by this."""
+        """Allow further writes; whether the worker has ended is known from its exit only."""
         self._writable.set()

@@ -20,10 +20,7 @@ from agent_runtime.run.streamed_arguments import StreamedArguments
 
 @dataclass(frozen=True, slots=True)
 class RemoteModelInfo:
-    """What LangChain asks a model about itself before it calls it.
-
-    `key` is its number in the application.
-    """
+    """Describe a model to LangChain in the worker. `key` is its number in the application."""
 
     key: int
     llm_type: str
@@ -34,7 +31,7 @@ class RemoteModelInfo:
 
     @classmethod
     def from_model(cls, key: int, model: BaseChatModel) -> RemoteModelInfo:
-        """The card of a model."""
+        """Describe a model."""
         name = getattr(model, "model_name", None) or getattr(model, "model", None) or ""
         supports_streaming = (
             type(model)._astream is not BaseChatModel._astream
@@ -50,7 +47,7 @@ class RemoteModelInfo:
         )
 
     def make_model(self) -> BaseChatModel:
-        """The stand-in."""
+        """Return the worker's stand-in of the model."""
         model_class = StreamingRemoteChatModel if self.supports_streaming else RemoteChatModel
         return model_class(
             info=self, model_name=self.model_name, profile=self.profile, tags=[GATED_TAG]
@@ -58,7 +55,7 @@ class RemoteModelInfo:
 
 
 class RemoteChatModel(BaseChatModel):
-    """Looks like the model that it stands for, and has the application call that one."""
+    """Forward the calls of a model to the application, and look like that model otherwise."""
 
     info: Any
     model_name: str = ""
@@ -71,7 +68,7 @@ class RemoteChatModel(BaseChatModel):
         return dict(self.info.ls_params)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
-        """Offer tools; each provider's own form of them is made in the application."""
+        """Return the model bound to tools; the application converts them to its provider's form."""
         tool_schemas = [
             tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools
         ]
@@ -116,8 +113,7 @@ class StreamingRemoteChatModel(RemoteChatModel):
         run_manager: Any = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        # In sync code the whole answer comes at once: nobody could read the pieces before it
-        # anyway.
+        # Sync code cannot read pieces early, so the whole answer arrives at once.
         message = (
             _result(
                 channel().call_blocking("model", *self._request_arguments(messages, stop, kwargs))
@@ -157,10 +153,7 @@ def _note_unreadable(arguments: StreamedArguments) -> None:
 
 
 def serialize_chunk(chunk: BaseMessage) -> Any:
-    """A streamed chunk made ready to travel.
-
-    One that is only text goes as text, which is most of them.
-    """
+    """Serialize a streamed chunk; most are text only and sent as text."""
     content = chunk.content
     if type(content) is str and isinstance(chunk, AIMessageChunk) and _is_text_only(chunk):
         return chunk.id, content
@@ -168,7 +161,7 @@ def serialize_chunk(chunk: BaseMessage) -> Any:
 
 
 def deserialize_chunk(part: Any) -> AIMessageChunk:
-    """The chunk again."""
+    """Return the chunk."""
     if isinstance(part, tuple):
         return AIMessageChunk(content=part[1], id=part[0])
     message = loads(part)

@@ -1,7 +1,4 @@
-"""Stand-ins in a worker for what stays in the application.
-
-Checkpoints, a session's turn, stores, tools, agents.
-"""
+"""Define stand-ins in a worker for what stays in the application: savers, stores, tools, agents."""
 
 from __future__ import annotations
 
@@ -20,28 +17,27 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 from langgraph.store.base import BaseStore, Op, Result
+from typing_extensions import override
 
 from agent_runtime.mcp.remote_tool import RemoteTool
 from agent_runtime.remote.channel import channel
 
 
 class RemoteCheckpointer(BaseCheckpointSaver[Any]):
-    """A LangGraph saver whose storage is the application's.
-
-    It is shown the session of the running call, no other.
-    """
+    """Forward a LangGraph saver's operations to the application, for the running session only."""
 
     def with_allowlist(self, extra_allowlist: Any) -> RemoteCheckpointer:
-        """Types are checked where they are stored."""
+        """Return itself: types are checked where they are stored."""
         return self
 
+    @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """See LangGraph."""
         checkpoint_tuple: CheckpointTuple | None = await channel().call(
             "saver_get", _checkpoint_config(config)
         )
         return checkpoint_tuple
 
+    @override
     async def aput(
         self,
         config: RunnableConfig,
@@ -49,12 +45,12 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """See LangGraph."""
         stored_config: RunnableConfig = await channel().call(
             "saver_put", _put_config(config), checkpoint, metadata, new_versions
         )
         return stored_config
 
+    @override
     async def aput_writes(
         self,
         config: RunnableConfig,
@@ -62,7 +58,6 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """See LangGraph."""
         await channel().call(
             "saver_writes", _checkpoint_config(config), list(writes), task_id, task_path
         )
@@ -75,7 +70,7 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """See LangGraph; at most 100 at a time."""
+        """Yield at most 100 checkpoints at a time."""
         before_config = None if before is None else _checkpoint_config(before)
         for checkpoint_tuple in await channel().call(
             "saver_list", _checkpoint_config(config or {}), filter, before_config, limit
@@ -83,7 +78,7 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
             yield checkpoint_tuple
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """`aget_tuple` for sync callers."""
+        """Run `aget_tuple` for sync callers."""
         checkpoint_tuple: CheckpointTuple | None = channel().call_blocking(
             "saver_get", _checkpoint_config(config)
         )
@@ -96,7 +91,7 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """`aput` for sync callers."""
+        """Run `aput` for sync callers."""
         args = _put_config(config), checkpoint, metadata, new_versions
         stored_config: RunnableConfig = channel().call_blocking("saver_put", *args)
         return stored_config
@@ -108,13 +103,13 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """`aput_writes` for sync callers."""
+        """Run `aput_writes` for sync callers."""
         channel().call_blocking(
             "saver_writes", _checkpoint_config(config), list(writes), task_id, task_path
         )
 
     def list(self, *args: Any, **kwargs: Any) -> Iterator[CheckpointTuple]:
-        """Not offered: what needs it is async."""
+        """Raise NotImplementedError: callers of `list` are async."""
         raise NotImplementedError("use alist")
 
 
@@ -139,29 +134,29 @@ class RemoteTurn:
         self.session = SimpleNamespace(status=status)
 
     def mark_running(self) -> None:
-        """See `Turn`."""
+        """Record that the turn's graph is running."""
         channel().notify("turn_begins")
 
     async def tool_started(self, key: str) -> tuple[str, Any]:
-        """See `Turn`."""
+        """Record the start of a tool; return whether it had started, and its result."""
         status_and_result: tuple[str, Any] = await channel().call("turn", "tool_started", key)
         return status_and_result
 
     async def tool_ended(self, key: str, result: Any) -> None:
-        """See `Turn`."""
+        """Record the result of a tool."""
         await channel().call("turn", "tool_ended", key, result)
 
     async def tool_failed(self, key: str) -> None:
-        """See `Turn`."""
+        """Record that a tool failed without an effect."""
         await channel().call("turn", "tool_failed", key)
 
     async def tool_results(self) -> dict[str, Any]:
-        """See `Turn`."""
+        """Return the recorded results of tools."""
         results: dict[str, Any] = await channel().call("turn", "tool_results")
         return results
 
     async def settled(self) -> None:
-        """See `Turn`."""
+        """Record that the turn's tools are settled."""
         await channel().call("turn", "settled")
 
 
@@ -171,13 +166,13 @@ class RemoteStore(BaseStore):
     def __init__(self, name: str) -> None:
         self._name = name
 
+    @override
     def batch(self, ops: Any) -> list[Result]:
-        """See LangGraph."""
         results: list[Result] = channel().call_blocking("store", self._name, list(ops))
         return results
 
+    @override
     async def abatch(self, ops: Any) -> list[Result]:
-        """See LangGraph."""
         operations: list[Op] = list(ops)
         results: list[Result] = await channel().call("store", self._name, operations)
         return results
@@ -196,7 +191,7 @@ class RemoteToolInfo:
 
     @classmethod
     def from_tool(cls, key: int, tool: BaseTool) -> RemoteToolInfo:
-        """The card of a tool."""
+        """Describe a tool."""
         schema: Any = tool.tool_call_schema
         json_schema = schema if isinstance(schema, dict) else schema.model_json_schema()
         return cls(
@@ -204,7 +199,7 @@ class RemoteToolInfo:
         )
 
     def make_tool(self) -> BaseTool:
-        """The stand-in."""
+        """Return the worker's stand-in of the tool."""
         key = self.key
         returns_artifact = self.response_format == "content_and_artifact"
 
@@ -232,5 +227,5 @@ class RemoteAgentInfo:
     description: str
 
     async def execute(self, call: Any) -> Any:
-        """Its answer, as an object with `output`."""
+        """Return the agent's answer, as an object with `output`."""
         return SimpleNamespace(output=await channel().call("agent", self.key, call.input))

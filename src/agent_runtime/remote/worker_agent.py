@@ -1,4 +1,4 @@
-"""The agent in a worker: the template's graph with stand-ins for what stays in the application."""
+"""Build the agent in a worker: the template's graph with stand-ins for the application's parts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,11 @@ if TYPE_CHECKING:
     from agent_runtime.template.parts_spec import ModelSpec, ToolSpec
 
 WORKER_LIMITS = ("calls_per_answer", "tool_result_bytes", "tool_media_bytes")
-"""Limits of what is in this process; the others are counted in the application."""
+"""Limits that apply in this process; the others are counted in the application."""
 
 
 class JobRequest(NamedTuple):
-    """A call on its way to a worker.
-
-    What of an AgentContext may travel, and how the application sees the run.
-    """
+    """Describe a call for a worker: the transferable part of an AgentContext."""
 
     input: Any
     run_id: str
@@ -56,7 +53,7 @@ class JobRequest(NamedTuple):
     limits_loops: bool
 
     def agent_context(self, emit: Emit) -> AgentContext:
-        """The call as the agent's process sees it."""
+        """Return the call's context in this process."""
         context = AgentContext(
             self.input,
             run_id=self.run_id,
@@ -78,7 +75,7 @@ class WorkerRegistry(Registry):
     """The components of a recipe; models, stores and MCP tools are the application's."""
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
-        """A stand-in for the model."""
+        """Return a stand-in for the model."""
         model: BaseChatModel = channel().call_blocking("describe_model", spec).make_model()
         return model
 
@@ -115,7 +112,7 @@ class WorkerAgent:
             durability=spec.template.spec.runtime.durability,
             digest=spec.template.digest,
         )
-        # They keep nothing: what happens is told to the application, which records it.
+        # They store nothing: events are sent to the application, which records them.
         self._recorders = {
             content: AgentCallbackHandler(content=content) for content in (False, True)
         }

@@ -1,4 +1,4 @@
-"""A run as it is seen inside a worker: what counts, limits and records it is in the application."""
+"""Represent a run in a worker; the application counts, limits and records it."""
 
 from __future__ import annotations
 
@@ -44,15 +44,12 @@ class WorkerRun(Run):
         self.limits_loops = limits_loops
 
     def check_tool_calls(self, count: int) -> None:
-        """Raise Refused when a limit has no room for so many tool calls.
-
-        One call is checked when it is opened.
-        """
+        """Raise Refused when a limit forbids so many tool calls; one is checked at its start."""
         if count > 1:
             self._request_permit("check_calls", next(_REQUEST_NUMBERS), count)
 
     def start_tool_call(self, name: str, args: Any, call_id: str | None) -> ToolCall:
-        """Account for a tool call; raises Refused when a limit forbids it."""
+        """Start a tool call; raises Refused when a limit forbids it."""
         self.check_refusal()
         reported_args = args if self.recorder.content else None
         if reported_args is None and self.limits_loops:
@@ -92,12 +89,12 @@ class RemoteGate(ModelGate):
         return WorkerModelCall(run, number)  # type: ignore[return-value]  # what those who hold one use of it
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
-        """`open` for async callers."""
+        """Open a model call for async callers."""
         return self.open(request)
 
 
 class WorkerModelCall:
-    """One call of a hidden model; what comes of it is told to the application."""
+    """Report one call of a hidden model to the application."""
 
     __slots__ = ("_number", "cancel_watch", "run")
 

@@ -1,4 +1,4 @@
-"""Recorded runs, played again without a model, and gone on from in the middle."""
+"""Replay recorded runs without a model, and fork them in the middle."""
 
 from agent_runtime.replay.cassette import Difference
 from agent_runtime.replay.recording import Recording, Step, read_recording

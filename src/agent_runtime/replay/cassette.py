@@ -19,10 +19,10 @@ _COMPARED_FIELDS = ("type", "content", "tool_calls", "tool_call_id", "name", "st
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place where a replay is not what was recorded.
+    """Describe the first difference between a replay and its recording.
 
-    `step` is the recorded step there, or None for the run's end; `what` says what differs
-    (`messages.3.content`, `args`, `output`, `status`, ...), `recorded` and `replayed` the two
+    `step` is the recorded step there, or None for the run's end; `what` names the field
+    (`messages.3.content`, `args`, `output`, `status`, ...), `recorded` and `replayed` are its
     values.
     """
 
@@ -40,12 +40,12 @@ class Difference:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return {name: to_jsonable(getattr(self, name)) for name in self.__slots__}
 
 
 class ReplayDiverged(AgentRuntimeError):
-    """A call of the replayed run is not in its recording; `difference` says how it differs."""
+    """Report a call of the replayed run that its recording lacks; `difference` has the details."""
 
     code = "replay_diverged"
 
@@ -55,24 +55,24 @@ class ReplayDiverged(AgentRuntimeError):
 
 
 class RecordedFailure(Exception):
-    """What a recorded call failed with: raised as a class of the same name, with the same text."""
+    """Represent a recorded failure: raised as a class of the same name, with the same text."""
 
     @classmethod
     def of(cls, step: Step) -> Exception:
-        """The failure of a step."""
+        """Return the failure of a step."""
         failure_class: type[Exception] = type(step.error or cls.__name__, (cls,), {})
         return failure_class(step.message)
 
 
 class Cassette:
-    """The recorded steps, each given out once.
+    """Answer calls from recorded steps, each once.
+
+    Calls are matched by their request, so that concurrent ones may come in another order.
+    Thread-safe.
 
     Args:
         steps: of the recording.
         from_step: the first step that is not answered from the recording; None answers all of them.
-
-    A call is matched by what it asks, so that calls side by side may come in another order.
-    Thread-safe.
     """
 
     def __init__(self, steps: Sequence[Step], from_step: int | None = None) -> None:
@@ -87,12 +87,10 @@ class Cassette:
     def answer(
         self, kind: Kind, name: str, request: Any, call_id: str | None = None
     ) -> tuple[bool, Any]:
-        """Whether the recording answers the call, and what.
+        """Return whether the recording answers the call, and the answer.
 
-        Otherwise it is for a fork's live agent.
-
-        Raises ReplayDiverged for a call that the recording should have and has not, and what a
-        recorded one failed with.
+        Otherwise it is for a fork's live agent. Raises ReplayDiverged for a call that the recording
+        should have and lacks, and a recorded failure.
         """
         comparable_request = normalize_request(kind, SECRETS.redact_json(to_jsonable(request)))
         with self._lock:
@@ -122,7 +120,7 @@ class Cassette:
                 (step for step in matching_steps if step.call_id == call_id),
                 matching_steps[0] if matching_steps else None,
             )
-        # A model call that failed and was tried again is answered by the try that did not.
+        # A model call that was retried is answered by the attempt that succeeded.
         matching_step = next(
             (step for step in matching_steps if step.error is None),
             matching_steps[0] if matching_steps else None,
@@ -140,7 +138,7 @@ class Cassette:
 
     def _remove_step(self, step: Step) -> None:
         self._remaining_steps.remove(step)
-        if step.kind == "tool" and step.call_id is not None:  # what its code did is not done again
+        if step.kind == "tool" and step.call_id is not None:  # its code does not run again
             for inner in [
                 nested_step
                 for nested_step in self._remaining_steps
@@ -185,7 +183,7 @@ class Cassette:
         raise ReplayDiverged(self.difference)
 
     def next_unplayed(self) -> Step | None:
-        """The first recorded model call that the replay did not make."""
+        """Return the first recorded model call that the replay did not make."""
         return next(
             (
                 step
@@ -197,10 +195,7 @@ class Cassette:
 
 
 def normalize_request(kind: Kind, request: Any) -> Any:
-    """The part of a request that says what is asked.
-
-    Ids and provider's metadata of messages are not compared.
-    """
+    """Return the comparable part of a request, without ids and provider's metadata of messages."""
     if kind == "llm" and isinstance(request, list):
         return [_normalize_message(message) for message in request]
     return request
@@ -222,7 +217,7 @@ def _normalize_message(message: Any) -> Any:
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> tuple[str, Any, Any]:
-    """The path of the first place where two JSON values differ, and the two values there."""
+    """Return the path of the first difference of two JSON values, and both values."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         for key in [*one, *(key for key in other if key not in one)]:
             if one.get(key) != other.get(key) or (key in one) != (key in other):

@@ -30,11 +30,10 @@ _CASSETTE_KEY = "_agent_runtime_tape"
 
 
 class ReplayChatModel(BaseChatModel):
-    """Says what the model said.
+    """Answer with recorded messages.
 
-    In a fork the live model is made, and asked, from the chosen step on.
-
-    Its own answers are not streamed: how a text was cut into pieces is not recorded.
+    In a fork the live model answers from the chosen step on, unstreamed, because the division of
+    texts into chunks is not recorded.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -53,7 +52,7 @@ class ReplayChatModel(BaseChatModel):
         return {"ls_provider": provider, "ls_model_name": name or provider, "ls_model_type": "chat"}
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        """Offer tools, as for any chat model."""
+        """Return the model bound to tools."""
         return self.bind(replay_tools=tools, **kwargs)
 
     def _recorded_result(self, messages: list[BaseMessage]) -> ChatResult | None:
@@ -98,7 +97,7 @@ class ReplayChatModel(BaseChatModel):
 
 
 class ReplayRegistry(Registry):
-    """Another registry's components, whose models and tools play a tape."""
+    """Wrap another registry's components, whose models and tools replay a cassette."""
 
     def __init__(
         self, original: Registry, cassette: Cassette, live_model: str | None = None
@@ -119,10 +118,7 @@ class ReplayRegistry(Registry):
             setattr(self, table, getattr(original, table))
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
-        """A model that plays the tape, and looks like the one that it stands for.
-
-        LangChain builds by its profile.
-        """
+        """Return a model that replays the cassette, with the original's profile for LangChain."""
         live_spec = (
             spec if self._live_model is None else spec.model_copy(update={"id": self._live_model})
         )
@@ -138,8 +134,8 @@ class ReplayRegistry(Registry):
         return gated(replay_model)
 
     def _try_build_model(self, spec: ModelSpec) -> BaseChatModel | None:
-        """The real model, which is made but never asked; None where it cannot be made here."""
-        for api_key_param in ({}, {"api_key": "replay-asks-nobody"}):
+        """Return the real model, which is never called; None where it cannot be built."""
+        for api_key_param in ({}, {"api_key": "unused-in-a-replay"}):
             params = spec.params.model_copy(
                 update={"extra": {**spec.params.extra, **api_key_param}}
             )
@@ -152,20 +148,20 @@ class ReplayRegistry(Registry):
         return None
 
     def wrap_middleware_tool(self, tool: BaseTool) -> BaseTool:
-        """A tool that a middleware brings: it plays the tape too."""
+        """Return a middleware's tool that replays the cassette."""
         return replayed_tool(tool, self._cassette)
 
     def tool(self, name: str, args: Mapping[str, Any]) -> BaseTool:
-        """The tool, which plays the tape."""
+        """Return a tool that replays the cassette."""
         return replayed_tool(super().tool(name, args), self._cassette)
 
     def ref(self, ref: str, args: Mapping[str, Any]) -> BaseTool:
-        """The tool, which plays the tape."""
+        """Return a tool that replays the cassette."""
         return replayed_tool(super().ref(ref, args), self._cassette)
 
 
 def replayed_tool(tool: BaseTool, cassette: Cassette) -> BaseTool:
-    """A copy of `tool` that answers what was recorded instead of running."""
+    """Return a copy of `tool` that answers from the recording instead of running."""
     copy = tool.model_copy()
     copy.__class__ = _replayed_tool_class(type(tool))
     copy.metadata = {**(tool.metadata or {}), _CASSETTE_KEY: cassette}
@@ -195,5 +191,5 @@ def _replay_tool_call(tool: BaseTool, tool_input: Any, kwargs: dict[str, Any]) -
         if type(failure).__name__ == "ValidationError":
             tool._parse_input(
                 tool_input, call_id
-            )  # says again what does not fit, as an error that LangChain knows
+            )  # raises invalid arguments as an error that LangChain handles
         raise

@@ -1,7 +1,4 @@
-"""What the event log knows of a run.
-
-Its input, its model and tool calls in order, and how it ended.
-"""
+"""Read a run's recording from the event log: its input, its calls in order, and its end."""
 
 from __future__ import annotations
 
@@ -28,12 +25,11 @@ _STEP_EVENT_TYPES = ("llm.*", "tool.start", "tool.end", "tool.error", "run.*")
 
 @dataclass(slots=True)
 class Step:
-    """A model or tool call of a recorded run, `number` from 1 in the order in which they began.
+    """Describe a model or tool call of a recorded run, `number` from 1 in the order of starts.
 
-    `call_id` names the call, `parent` the tool call in whose code it was made, if any.
-
-    `request` is a model's messages or a tool's arguments, `answer` what came back, as JSON data;
-    `error` is the class of what it failed with.
+    `call_id` identifies the call, `parent` the tool call whose code made it, if any. `request` has
+    a model's messages or a tool's arguments, `answer` the result, as JSON data; `error` is the
+    class of its failure.
     """
 
     number: int
@@ -48,7 +44,7 @@ class Step:
     parent: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -78,13 +74,14 @@ async def read_recording(
 
     Args:
         log: the event log.
-        run_id: which run.
-        tenant: whose; needed when runs of two tenants have this id, because callers may choose it.
-        principal: who asks: only runs of their tenant, and of their own unless they have the scope
+        run_id: the run.
+        tenant: its tenant; required when runs of two tenants have this id, because callers choose
+            it.
+        principal: the reader: only runs of their tenant, and of their own unless they have the
+            scope
             `sessions:all`.
 
-    Raises NotRecorded when the log does not have it whole, with its contents, or it is not the
-    principal's.
+    Raises NotRecorded when the log lacks part of it or its contents, or it is not the principal's.
     """
     run_events = [
         stored.event
@@ -129,7 +126,7 @@ async def read_recording(
 
 
 def tenant_of(principal: Principal | None, tenant: str | None) -> str | None:
-    """Return the tenant that a request is about: a principal's own, whatever was asked for."""
+    """Return the tenant of a request: a principal's own, regardless of the argument."""
     return tenant if principal is None else principal.tenant
 
 
@@ -165,7 +162,7 @@ def _filter_owned(
 async def _inner_run_events(
     log: EventLog, start: Event, end: Event, tenant: str | None
 ) -> list[Event]:
-    """The events of the runs that the run started: agents used as tools."""
+    """Return the events of nested runs: agents used as tools."""
     window = EventQuery(("run.start",), since=start.occurred_at, until=end.occurred_at)
     parents = {start.run_id}
     inner_events = list[Event]()
@@ -227,11 +224,9 @@ def _build_steps(events: list[Event]) -> list[Step]:
 
 
 def _conversation_input(recording: Recording) -> Any:
-    """A session's run began with what was said before.
+    """Return the input of a session's run: its first model call contains the earlier conversation.
 
-    The first model call that has the question has that too.
-
-    A middleware may ask a model before that, about something else.
+    A middleware may call a model before, about something else.
     """
     model_requests = [
         step.request
@@ -248,7 +243,7 @@ def _conversation_input(recording: Recording) -> Any:
 
 
 def revive(value: Any) -> Any:
-    """Recorded JSON data with its messages and commands made again."""
+    """Rebuild messages and commands in recorded JSON data."""
     if isinstance(value, list):
         return [revive(element) for element in value]
     if not isinstance(value, Mapping):

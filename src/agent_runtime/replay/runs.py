@@ -24,7 +24,7 @@ from agent_runtime.types import AgentContext, AgentResult, Principal
 if TYPE_CHECKING:
     from agent_runtime.template import AgentTemplate
 
-# What is about callers, money and waiting has been decided when the run was recorded.
+# Callers, money and waiting were decided when the run was recorded.
 _REPLAY_RUNTIME = {
     "pipeline": ["logging"],
     "auth": {"require": []},
@@ -37,11 +37,11 @@ _SESSION_ID = "replay"
 
 @dataclass(slots=True)
 class Replay:
-    """How a replay went.
+    """Describe a replay.
 
-    `difference` is the first place where it is not what was recorded, or None; in a fork only up to
-    its step. `result` is the replayed run's, or None when it failed (`error`). `template_changed`:
-    the template is not the recorded one any more.
+    `difference` is the first difference from the recording, or None; in a fork only up to its step.
+    `result` is the replayed run's, or None when it failed (`error`). `template_changed`: the
+    template differs from the recorded one.
     """
 
     recording: Recording
@@ -53,11 +53,11 @@ class Replay:
 
     @property
     def same(self) -> bool:
-        """Whether the replay is what was recorded."""
+        """Return whether the replay equals the recording."""
         return self.difference is None
 
     def to_dict(self) -> dict[str, Any]:
-        """What a program wants to know, JSON-ready."""
+        """Return the outcome, JSON-ready."""
         return {
             "run_id": self.recording.run_id,
             "same": self.same,
@@ -80,25 +80,24 @@ async def replay_run(
     from_step: int | None = None,
     model: str | None = None,
 ) -> Replay:
-    """Run a recorded run again, from the log alone: no model is called and no tool is run.
+    """Replay a recorded run from the log: no model is called and no tool runs.
 
     Args:
-        log: the event log that has it, with contents.
-        run_id: which.
-        tenant: whose run, as in `read_recording`.
-        principal: who asks, as in `read_recording`; a principal replays, and makes no fork.
-        factory: knows the templates, tools and models that the agent needs; a plain one by default.
-        from_step: fork: what the run did before this step is played, from it on models and tools
-        are the live ones.
+        log: the event log with the run and its contents.
+        run_id: the run.
+        tenant: its tenant, as in `read_recording`.
+        principal: the reader, as in `read_recording`; a principal replays, and cannot fork.
+        factory: provides the agent's templates, tools and models; a plain one by default.
+        from_step: fork: steps before this one are replayed, from it on models and tools are live.
         model: the live model of a fork, instead of the template's.
 
-    Raises NotRecorded, ConfigurationError when the agent cannot be made again or is no template's,
+    Raises NotRecorded, ConfigurationError when the agent cannot be built again or has no template,
     TemplateError.
     """
     recording = await read_recording(log, run_id, tenant=tenant, principal=principal)
     if from_step is not None and not 1 <= from_step <= len(recording.steps) + 1:
         raise ConfigurationError(
-            f"the run has the steps 1 to {len(recording.steps)}; there is none to fork at "
+            f"the run has the steps 1 to {len(recording.steps)}; no such step to fork at: "
             f"{from_step}"
         )
     if principal is not None and from_step is not None:
@@ -189,7 +188,7 @@ def _refuse_workflows(factory: AgentFactory, template: AgentTemplate) -> None:
 
 
 def _session_manager(template: AgentTemplate) -> SessionManager | None:
-    """A session of its own where the agent may ask a person; it ends with the replay."""
+    """Return a manager of a temporary session if the agent may ask a person."""
     may_interrupt = template.spec.interrupt_on or any(
         middleware_spec.use == "human_in_the_loop" for middleware_spec in template.spec.middleware
     )
@@ -202,7 +201,7 @@ async def _run_agent(
     pipeline = ["session", "logging"] if factory.session_manager is not None else ["logging"]
     overrides: dict[str, Any] = {"runtime": {**_REPLAY_RUNTIME, "pipeline": pipeline}}
     if template.spec.model is not None and template.spec.model.api_key is not None:
-        overrides["model"] = {"api_key": None}  # nobody is asked
+        overrides["model"] = {"api_key": None}  # no provider is called
     agent = factory.create_agent(template, recording.agent.get("inputs") or None, **overrides)
     session_id = _SESSION_ID if factory.session_manager is not None else None
     caller = Principal("replay", scopes=frozenset({"*"}))
@@ -230,7 +229,7 @@ def _final_difference(
     if failed != (recording.status == "failed"):
         return Difference(None, "status", recording.status, f"failed: {replay.error}")
     if replay.result is None:
-        return None  # both failed; what the recorded one failed with was played
+        return None  # both failed; the recorded failure was replayed
     if replay.result.status != recording.status:
         return Difference(None, "status", recording.status, replay.result.status)
     if to_jsonable(replay.result.output) != recording.output:

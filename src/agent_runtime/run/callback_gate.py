@@ -21,9 +21,7 @@ from agent_runtime.run.state import GATED_TAG, REPLAYED_TAG, Run, block_live_mod
 
 
 class CallbackGate(BaseCallbackHandler):
-    """Takes model and tool calls to the current run.
-
-    A refusal raised here stops them before they start.
+    """Report model and tool calls to the current run; a refusal raised here prevents their start.
 
     A gated model or tool carries `GATED_TAG` and is skipped. It costs 6-9 % of a turn, so it is
     attached only around agents whose models are not ours, and inside tools, which may hide a model
@@ -46,8 +44,8 @@ class CallbackGate(BaseCallbackHandler):
         metadata = kwargs.get("metadata") or {}
         model = str(metadata.get("ls_model_name") or kwargs.get("name") or "unknown")
         provider = str(metadata.get("ls_provider") or "unknown")
-        # LangChain waits for no handler of this kind, so a ledger elsewhere is asked blocking;
-        # nothing can be capped.
+        # LangChain does not await handlers of this kind, so the ledger is called blocking, and
+        # output cannot be limited.
         request = ModelRequest(
             run, model, provider, messages[0] if messages else [], dict(kwargs.get("options") or {})
         )
@@ -124,7 +122,7 @@ class CallbackGate(BaseCallbackHandler):
 
 
 def _is_worker_thread() -> bool:
-    """Whether this is a worker thread: there a sync tool runs, and nothing can stop it."""
+    """Return whether this is a worker thread of a sync tool, which cannot be stopped."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -133,8 +131,7 @@ def _is_worker_thread() -> bool:
 
 
 def _is_not_refusal(record: logging.LogRecord) -> bool:
-    # LangChain logs what a handler raises as a handler's mistake; a refusal is none, and its own
-    # error tells of it.
+    # LangChain logs a handler's exception as its fault; a refusal has its own error.
     args = record.args
     return not (
         isinstance(args, tuple)
@@ -150,10 +147,7 @@ CALLBACK_GATE = CallbackGate()
 
 
 def with_callback_gate(callbacks: Callbacks) -> Callbacks:
-    """`callbacks` with the gate added for everything below.
-
-    The given list or manager is left alone.
-    """
+    """Return `callbacks` with the gate added for all inner calls, without changing them."""
     if not callbacks:
         return [CALLBACK_GATE]
     return merge_configs({"callbacks": callbacks}, {"callbacks": [CALLBACK_GATE]})["callbacks"]

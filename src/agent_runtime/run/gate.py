@@ -1,4 +1,4 @@
-"""ModelGate: the one place before and after each model call of a run."""
+"""Admit and settle each model call of a run, in one place."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class ModelGate:
-    """Admits model calls and settles what they used. One per executor; it keeps no state of a call.
+    """Admit model calls and settle their usage. One per executor; it keeps no state of a call.
 
     Args:
         limits: of one run.
         model_call_timeout_s: of one model call.
-        prices: what models cost.
+        prices: the prices of models.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class ModelGate:
     def open(self, request: ModelRequest) -> ModelCall:
         """Admit one model call, or raise `Refused` before anything is sent.
 
-        Blocks for a place at the provider, and for the ledger when the call has a budget.
+        Blocks for a permit of the provider's account, and for the ledger when the call has a
+        budget.
         """
         permit = None if request.account is None else _acquire_permit_sync(request.account)
         try:
@@ -61,7 +62,7 @@ class ModelGate:
             raise
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
-        """`open` for async callers."""
+        """Admit a model call for async callers."""
         permit = None if request.account is None else await request.account.aacquire()
         try:
             if (cost_bound := self._cost_bound(request)) is None:
@@ -79,7 +80,7 @@ class ModelGate:
             raise
 
     def _cost_bound(self, request: ModelRequest) -> CostBound | None:
-        """What the call may cost at most, or None when nothing limits that."""
+        """Return the highest cost of the call, or None without a limit."""
         run = request.run
         if (call_budget := run.call_budget) is None or not call_budget.is_limited:
             return None
@@ -146,9 +147,9 @@ def _check_limits(run: Run) -> None:
 
 
 def _acquire_permit_sync(account: ProviderAccount) -> Permit:
-    """A place for a sync call.
+    """Return a permit for a sync call.
 
-    On a loop's own thread it cannot wait, because that loop may have to free one.
+    On a loop's own thread it cannot wait, which could deadlock.
     """
     try:
         asyncio.get_running_loop()
@@ -164,7 +165,7 @@ class Gate(GateSettings, Protocol):
         """Admit one model call, or raise `Refused` before anything is sent."""
 
     async def aopen(self, request: ModelRequest) -> ModelCall:
-        """`open` for async callers."""
+        """Admit a model call for async callers."""
 
 
 def gate_of(run: Run) -> Gate:

@@ -36,13 +36,11 @@ T = TypeVar("T")
 
 
 def gated(model: M) -> M:
-    """A copy of `model` whose calls pass the ModelGate of the current run.
+    """Return a copy of `model` whose calls pass the ModelGate of the current run.
 
-    Outside a run it is the model itself.
-
-    The copy's class is a subclass of the model's own with the same name, so `isinstance` checks,
-    `profile`, `bind_tools` and traces work as before. A model that is gated already is returned as
-    it is.
+    Outside a run it behaves as the model itself. The copy's class is a subclass of the model's own
+    with the same name, so `isinstance` checks, `profile`, `bind_tools` and traces work as before. A
+    gated model is returned unchanged.
     """
     if GATED_TAG in (model.tags or ()):
         return model
@@ -118,10 +116,10 @@ def _generate(cls: type[BaseChatModel]) -> Any:
 
 
 def _run_blocking(step: Callable[[], T], call: ModelCall, remaining_s: float | None) -> T:
-    """Run one blocking step of a model call, for at most `remaining_s` seconds; raises CallTimeout.
+    """Run one blocking step of a model call within `remaining_s` seconds; raises CallTimeout.
 
-    A thread cannot be stopped: the provider's client goes on in one that the run counts as left
-    behind.
+    A thread cannot be stopped: the provider's client continues in one that the run counts as
+    leaked.
     """
     if remaining_s is None:
         return step()
@@ -236,7 +234,7 @@ def _stream(cls: type[BaseChatModel]) -> Any:
 
 
 def _open_stream(open_stream: Callable[[], Any], call: ModelCall | None) -> Any:
-    """A provider's stream; one that fails before it is a stream settles its call too."""
+    """Open a provider's stream; a failure settles its call."""
     try:
         return open_stream()
     except BaseException as error:
@@ -317,7 +315,7 @@ def _astream(cls: type[BaseChatModel]) -> Any:
 async def _with_chunk_timeout(
     chunks: AsyncIterator[ChatGenerationChunk], timeout_s: float
 ) -> AsyncIterator[ChatGenerationChunk]:
-    # Only the provider's time counts: the clock stands still while the consumer has the chunk.
+    # Only the provider's time counts: the clock stops while the consumer has the chunk.
     remaining_s = timeout_s
     clock = asyncio.get_running_loop().time
     while True:

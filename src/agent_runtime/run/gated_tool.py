@@ -19,7 +19,7 @@ from agent_runtime.run.unreadable_arguments import unreadable_answer
 
 
 def gated_tool(tool: BaseTool) -> BaseTool:
-    """A copy of `tool` that passes the run's limits before it starts and is counted while it runs.
+    """Return a copy of `tool` that is checked against the run's limits and counted.
 
     Models that it calls inside reach the gate through callbacks. The copy's class is a subclass of
     the tool's own with the same name; outside a run it behaves as the tool itself.
@@ -33,7 +33,7 @@ def gated_tool(tool: BaseTool) -> BaseTool:
 
 @lru_cache(maxsize=256)
 def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
-    # LangChain runs `_arun` in a task of its own: what it must not raise is caught inside it.
+    # LangChain runs `_arun` in a separate task, so exceptions must be caught inside it.
     methods = {
         "run": _run_method(cls), "arun": _arun_method(cls), "_run": _thread_method(cls),
         "_arun": _task_method(cls)
@@ -43,7 +43,7 @@ def _gated_class(cls: type[BaseTool]) -> type[BaseTool]:
 
 
 def model_arguments(tool: BaseTool, tool_input: Any) -> Any:
-    """Return the model's arguments without what LangChain injects."""
+    """Return the model's arguments without those that LangChain injects."""
     if not isinstance(tool_input, dict):
         return tool_input
     names = tool.__dict__.get("_agent_runtime_sent")
@@ -171,7 +171,7 @@ def _thread_method(cls: type[BaseTool]) -> Any:
         run = current_run.get()
         if run is None:
             return inner(self, *args, **kwargs)
-        # A cancel returns at once, this thread goes on: the run counts the ones it leaves behind.
+        # A cancel returns at once while this thread continues: the run counts leaked ones.
         thread_id = threading.get_ident()
         for ancestor in run.ancestry:
             ancestor.running_threads.add(thread_id)

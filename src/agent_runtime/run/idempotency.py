@@ -1,4 +1,4 @@
-"""Tools that must not run twice: what a session records before and after a call."""
+"""Run tools at most once: a session records each call before and after."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent_runtime.sessions.turn import Turn
 
 IDEMPOTENT = "idempotent"
-"""The key of a tool's metadata that says that running it twice is harmless."""
+"""Key in a tool's metadata that declares repetitions harmless."""
 SIDE_EFFECT_UNKNOWN = "side_effect_unknown"
 
 
@@ -27,18 +27,18 @@ _SEPARATOR = "\x1f"
 
 
 def effect_key(namespace: str, call_id: str, digest: str) -> str:
-    """The name of a call in a session's ledger."""
+    """Return the key of a call in a session's records."""
     return _SEPARATOR.join((namespace, call_id, digest))
 
 
 def parse_effect_key(key: str) -> tuple[str, str]:
-    """The LangGraph task and the call that a name is of."""
+    """Return the LangGraph task and the call of a key."""
     namespace, _, rest = key.partition(_SEPARATOR)
     return namespace.rpartition(":")[2], rest.rpartition(_SEPARATOR)[0]
 
 
 def mark_idempotent(tool: BaseTool) -> BaseTool:
-    """A copy of `tool`, marked: after a crash it is simply run again."""
+    """Return a copy of `tool`, marked: after a crash it is run again."""
     return tool.model_copy(update={"metadata": {**(tool.metadata or {}), IDEMPOTENT: True}})
 
 
@@ -48,22 +48,19 @@ async def run_once(
     tool_kwargs: dict[str, Any],
     execute: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Run a tool call of a session, unless an earlier attempt at the same call has.
+    """Run a tool call of a session, unless an earlier attempt at the same call has completed.
 
-    Then its result is the answer.
-
-    An attempt that started and never ended (the process died, or the call was cancelled) may have
-    had its effect. Then a person is asked, by an interrupt whose value has the code
-    `side_effect_unknown`: approve runs the tool again, reject tells the model that the effect is
-    not known. A tool that raised has said so, and may run again.
+    Then its result is the answer. An attempt without an end (the process died, or the call was
+    cancelled) may have had its effect. Then a person is asked, by an interrupt whose value has the
+    code `side_effect_unknown`: approve runs the tool again, reject tells the model that the effect
+    is unknown. A tool that raised had no effect, and may run again.
     """
     active_run = current_run.get()
     turn = None if active_run is None else active_run.context.turn
     call_id = tool_kwargs.get("tool_call_id")
     if turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT):
         return await execute()
-    # LangGraph names a step's task after the checkpoint, so the same step has the same name when it
-    # is run again.
+    # LangGraph names a step's task after the checkpoint, so a repeated step has the same name.
     namespace = ((tool_kwargs.get("config") or {}).get("configurable") or {}).get(
         "checkpoint_ns", ""
     )
@@ -88,7 +85,7 @@ async def _run_recorded(
     try:
         result = await execute()
     except GraphBubbleUp:
-        if not is_rerun:  # it asks a question of its own, and will be run anew with the answer
+        if not is_rerun:  # it interrupts itself, and will be rerun with the answer
             await turn.tool_failed(key)
         raise
     except BaseException as error:

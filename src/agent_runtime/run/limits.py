@@ -9,15 +9,17 @@ from agent_runtime.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """Hard limits of one run; None is no limit. Nested agents count towards the run around them.
+    """Limit one run; None is unlimited. Nested agents count towards the outer run.
 
-    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop` how
-    often the same tool may be called with the same arguments. Each is checked before the next step
-    is taken, so the tokens of the last call may go over; `tool_calls` for a whole answer before any
-    of its calls runs. `calls_per_answer` (128 when it is None) is for each answer: the calls beyond
-    it are answered by errors. `tool_result_bytes` (1 MiB when it is None) is for the texts of each
-    tool's result, `tool_media_bytes` (16 MiB) for its images, files and artifact: what is longer is
-    cut, and the model reads that it was. Raises ConfigurationError for a value below 1.
+    `max_steps` counts LangGraph supersteps, `tokens` input plus output tokens, `tool_loop`
+    repetitions of one tool call with the same arguments. Each is checked before the next step, so
+    the tokens of the last call may exceed it; `tool_calls` for a whole answer before any of its
+    calls runs.
+
+    `calls_per_answer` (128 when it is None) is for each answer: excess calls are answered by
+    errors. `tool_result_bytes` (1 MiB when it is None) is for the texts of each tool's result,
+    `tool_media_bytes` (16 MiB) for its images, files and artifact: longer ones are cut, with a mark
+    for the model. Raises ConfigurationError for a value below 1.
     """
 
     max_steps: int | None = None

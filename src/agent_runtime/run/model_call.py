@@ -47,7 +47,7 @@ CHARS_PER_TOKEN = 4
 Used only where a provider sends no figures, and marked `estimated`.
 """
 _CONDITION_KEYS = ("service_tier", "speed", "processing")
-"""What an answer may say of its price, in its metadata or in its raw usage."""
+"""Conditions of the price in an answer's metadata or raw usage."""
 _CONDITION_SOURCE_KEYS = frozenset({*_CONDITION_KEYS, "usage", "token_usage"})
 _DETAIL_COUNTS = TOKEN_COUNTS[2:]
 
@@ -183,10 +183,9 @@ class ModelCall:
     def abort(self, error: BaseException, *, is_answered: bool = False) -> None:
         """Settle a call that failed or was cut.
 
-        A provider that answered with an error bills nothing, so a call that streamed nothing and
-        failed by itself is free; one that was cut (cancel, timeout, a connection lost in
-        mid-stream) is estimated, and so is one whose answer came and cannot be read
-        (`is_answered`).
+        A provider that answered with an error bills nothing, so a call that failed before its first
+        chunk is free; one that was cut (cancel, timeout, a connection lost in mid-stream) is
+        estimated, and so is one with an unreadable answer (`is_answered`).
         """
         self.run.context.progress.model_error = error
         if self._permit is not None:
@@ -262,8 +261,8 @@ class ModelCall:
     def _price(self, counts: TokenCounts) -> Price | None:
         """Return the price of the requested model, or else of the answering one.
 
-        An alias or a deployment has no price of its own. One that has is not priced by what an
-        answer says.
+        An alias or a deployment has no price of its own. A priced model is not priced by its
+        answer.
         """
         conditions = self._price_conditions(counts)
         price = self._price_of(self._requested_model, conditions)
@@ -305,10 +304,7 @@ class ModelCall:
         return tuple(sorted(conditions.items()))
 
     def _ledger_entry(self, call_budget: CallBudget, call_usage: Usage) -> tuple[Amount, Spend]:
-        """What the ledger is told.
-
-        Unknown costs are charged as they were held, which is the worst case.
-        """
+        """Return the ledger's settlement; unknown costs are charged as reserved, the worst case."""
         reserved_micro_usd = 0 if self._grant is None else self._grant.granted.micro_usd
         cost = call_usage.cost_usd
         micro_usd = (
@@ -337,8 +333,8 @@ class ModelCall:
             self.run.call_budget.settle(self._grant, ZERO_AMOUNT, None)
 
     def _estimate(self, reported_counts: TokenCounts | None) -> TokenCounts:
-        # A stream's first chunk may already carry the input's count (Anthropic): never go below
-        # what was seen.
+        # A stream's first chunk may have the input's count (Anthropic): never go below a seen
+        # count.
         inputs = max(
             count_tokens_approximately(self._messages),
             reported_counts.input if reported_counts else 0,
@@ -354,7 +350,7 @@ class ModelCall:
 
 
 def _usage_dict(call_usage: Usage) -> dict[str, Any]:
-    """A model call's usage as its event has it: both totals, and what else there was."""
+    """Return a model call's usage as its event has it: both totals, and other counts if present."""
     usage_data: dict[str, Any] = {
         "input_tokens": call_usage.input_tokens,
         "output_tokens": call_usage.output_tokens,
@@ -384,7 +380,7 @@ def _is_running_total(usage: UsageMetadata, previous_usage: UsageMetadata | None
 
 
 def is_plausible(counts: TokenCounts, has_input: bool, answer_chars: int) -> bool:
-    """Tell whether token counts fit request and answer: none bills nothing."""
+    """Return whether token counts fit request and answer: zero would bill nothing."""
     return not (has_input and counts.input == 0) and not (answer_chars and counts.output == 0)
 
 
@@ -408,7 +404,7 @@ def _add_usage(
 
 
 def _non_text_chars(message: BaseMessage) -> int:
-    """Characters of a chunk that are billed but are no text: tool-call arguments and reasoning."""
+    """Count the billed characters of a chunk other than text: tool arguments and reasoning."""
     calls = sum(len(c["args"] or "") for c in getattr(message, "tool_call_chunks", ()))
     blocks = message.content if isinstance(message.content, list) else ()
     return calls + sum(

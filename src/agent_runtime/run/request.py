@@ -1,4 +1,4 @@
-"""A model call that is about to be made: what it may cost at most, and how its output is capped."""
+"""Bound the cost of a model call before it is sent, and limit its output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENS_PER_IMAGE = 2_000
 """More than any provider bills for one image at its usual size; other media are not bounded by it.
 """
 OUTPUT_LIMIT_PARAMS = ("max_tokens", "max_output_tokens", "num_predict", "max_new_tokens")
-"""What models call the limit of their output."""
+"""Models' names for the limit of their output."""
 FIELD_LIMIT_PARAMS = frozenset({"num_predict"})
 """Limits that are read from the model, or from the call's `options`.
 
@@ -38,27 +38,27 @@ As an argument of the call they are an error.
 
 _ANSWER_COUNT_PARAMS = ("n", "candidate_count")
 _CONDITION_PARAMS = ("service_tier", "speed")
-"""What a request may say of its price."""
+"""Conditions of the price in a request."""
 _CONDITION_SOURCE_PARAMS = frozenset({*_CONDITION_PARAMS, "extra_body"})
 ACCOUNT_ATTRIBUTE = "_agent_runtime_account"
 """Under this name a model made here carries the account that its calls count on."""
 IDEMPOTENCY_HEADER_ATTRIBUTE = "_agent_runtime_idempotency_header"
-"""Under this name, the header by which its provider tells a call that it has answered before."""
+"""The attribute with the header for idempotency keys of a model's provider."""
 
 InputBound: TypeAlias = Callable[[list[BaseMessage], Mapping[str, Any]], int]
 
 
 @dataclass(slots=True)
 class ModelRequest:
-    """A call of `model` at `provider`, LangChain's names; `kwargs` are what goes to the provider.
+    """Describe a call of `model` at `provider`, in LangChain's names; `kwargs` go to the provider.
 
-    `output_limit_param` is the name under which the output is limited, None when the model has no
-    such setting; `max_output` what the model's owner asked for. `account` is whose places the call
-    takes, None for a model of unknown origin. `key` names it for its provider, if that tells by
-    names what it has answered before. `base_url` is the server's address where it is not the
-    client's own, `conditions` what the request says of its price: the service tier, the speed.
-    `field_limit` is a limit of the output that the model itself has to carry. `answer_count` is how
-    many answers are asked for, each of which may be as long as the limit.
+    `output_limit_param` names the output limit, None when the model has none; `max_output` is the
+    owner's limit. `account` limits the call's concurrency, None for a model of unknown origin.
+    `key` is an idempotency key, for providers that support one. `base_url` is the server's address
+    where it is not the client's default, `conditions` are the request's conditions of the price:
+    the service tier, the speed. `field_limit` is an output limit that the model itself has to
+    carry. `answer_count` is how many answers are requested, each of which may be as long as the
+    limit.
     """
 
     run: Run
@@ -79,7 +79,7 @@ class ModelRequest:
     def of(
         cls, run: Run, model: BaseChatModel, messages: list[BaseMessage], kwargs: dict[str, Any]
     ) -> ModelRequest:
-        """The request that a model's own method was called with."""
+        """Return the request of a model's method call."""
         params = model._get_ls_params(**kwargs)
         name = str(kwargs.get("model") or params.get("ls_model_name") or type(model).__name__)
         account = model.__dict__.get(ACCOUNT_ATTRIBUTE)
@@ -118,7 +118,7 @@ class ModelRequest:
                 self.answer_count = answer_count
 
     def limit_output(self, tokens: int) -> None:
-        """Limit the output to `tokens`, in the place where the model's class reads it."""
+        """Limit the output to `tokens`, in the parameter that the model's class reads."""
         if self.output_limit_param is None:
             return
         for name in (*OUTPUT_LIMIT_PARAMS, "max_completion_tokens"):
@@ -178,10 +178,7 @@ def _output_limit_param(model_class: type[BaseChatModel]) -> str | None:
 
 
 class CostBound(NamedTuple):
-    """What a request costs at most: for its input with its fee, for each token of output.
-
-    How much output is wanted.
-    """
+    """Bound a request's cost: for its input with its fee, and for each token of output."""
 
     input_tokens: int
     input_pico_usd: int
@@ -191,13 +188,13 @@ class CostBound(NamedTuple):
     answer_count: int = 1
 
     def amount_for(self, output: int) -> Amount:
-        """The worst case with so much output in each answer."""
+        """Return the worst case with so much output in each answer."""
         tokens = output * self.answer_count
         pico_usd = self.input_pico_usd + self.output_pico_usd * tokens
         return Amount(-(-pico_usd * MICROS_PER_USD // PICO), self.input_tokens + tokens)
 
     def reservation_range(self) -> tuple[Amount, Amount]:
-        """What has to be granted at least, and what is wanted."""
+        """Return the least amount to be granted, and the requested one."""
         return self.amount_for(self.min_output_tokens), self.amount_for(self.max_output_tokens)
 
     def affordable_output(self, granted: Amount) -> int:
@@ -216,7 +213,7 @@ def compute_cost_bound(
     max_output: int,
     min_output: int,
 ) -> CostBound:
-    """The worst case of a request; `max_output` is for requests that do not say theirs."""
+    """Return the worst case of a request; `max_output` is for requests without a limit."""
     max_output_tokens = max_output if request.max_output is None else request.max_output
     input_tokens = token_bound(request.messages, request.kwargs)
     input_rate, output_rate = (
@@ -234,10 +231,7 @@ def compute_cost_bound(
 
 
 def max_input_tokens(messages: list[BaseMessage], kwargs: Mapping[str, Any]) -> int:
-    """At most how many tokens the input has.
-
-    A third of its bytes, and a fixed number for each message and image.
-    """
+    """Bound the tokens of the input by a third of its bytes, and a constant per image."""
     size = 0
     images = 0
     for message in messages:
@@ -282,7 +276,7 @@ def _json_size(value: Any) -> int:
 
 
 def _without_media(block: Any) -> Any:
-    """Return a block of media without what holds its bytes or its address."""
+    """Return a block of media without its bytes or address."""
     if isinstance(block, dict):
         return {
             name: _without_media(field_value)
@@ -320,12 +314,10 @@ def _stable_name(value: Any) -> str:
 
 
 def compute_request_key(request: ModelRequest, model: BaseChatModel, call_key: str) -> str:
-    """Name a request for its provider and for the ledger.
+    """Return a request's idempotency key from its caller, provider, account and whole contents.
 
-    By who asks, who sells, and all that is asked.
-
-    So the key that a caller chose buys nothing that another tenant, user, account, address or body
-    has paid for. Requests of one call that say the same are counted.
+    So the key that a caller chose never matches a request of another tenant, user, account, address
+    or body. Equal requests of one call are counted.
     """
     messages = [
         (m.type, m.content, getattr(m, "tool_calls", None), getattr(m, "tool_call_id", None))

@@ -1,4 +1,4 @@
-"""The size of a tool's result: what is longer is cut, and the model reads that it was."""
+"""Truncate long results of tools, with a mark for the model."""
 
 from __future__ import annotations
 
@@ -19,23 +19,20 @@ LOG = logging.getLogger("agent_runtime.tools")
 DEFAULT_TEXT_BYTES = 1024 * 1024
 """Of a result's texts: some 250,000 tokens, more than a context window takes."""
 DEFAULT_MEDIA_BYTES = 16 * 1024 * 1024
-"""Of what else a result has.
-
-Images and files, and its artifact, which no model reads but a session stores.
-"""
+"""Bytes of a result's images and files, and its artifact, which a session stores."""
 PART_OVERHEAD_BYTES = 64
-"""What a part counts for beside its text: a hundred thousand empty ones are 8 MB of JSON."""
+"""Bytes per part beside its text: a hundred thousand empty ones are 8 MB of JSON."""
 MAX_MEASURED_PARTS = 100_000
 """Parts of an artifact that are looked at; one of more is as large as one beyond the bound."""
 TEXT_BLOCK_TYPES = frozenset({"text", "text-plain", "plaintext"})
 
 
 def truncate_result(tool: BaseTool, result: Any) -> Any:
-    """Return what a tool has returned, cut to the run's `tool_result_bytes` and `tool_media_bytes`.
+    """Return a tool's result, truncated to the run's `tool_result_bytes` and `tool_media_bytes`.
 
-    The rest of a text is left out, with a mark in its place; an image or file whole. Messages,
-    lists of blocks, commands with messages and artifacts are bounded likewise; other updates of a
-    command are the graph's own. Outside a run nothing is cut.
+    The rest of a text is replaced by a mark; an image or file is omitted whole. Messages, lists of
+    blocks, commands with messages and artifacts are bounded likewise; other updates of a command
+    are the graph's own. Outside a run nothing is truncated.
     """
     run = current_run.get()
     if run is None:
@@ -60,7 +57,7 @@ def truncate_result(tool: BaseTool, result: Any) -> Any:
 
 
 class _SizeBudget:
-    """What is left of the bounds of one result."""
+    """Track the remaining bytes of one result."""
 
     def __init__(self, text_bytes: int, media_bytes: int) -> None:
         self.remaining_text_bytes = text_bytes
@@ -136,9 +133,9 @@ class _SizeBudget:
         return message
 
     def _truncate_parts(self, parts: Any) -> list[Any]:
-        """Return the parts that have room.
+        """Return the parts within the bounds.
 
-        What comes behind the last text that has is left out without more marks.
+        After the last text that fits there are no more marks.
         """
         bounded = []
         for part in parts:
@@ -173,7 +170,7 @@ class _SizeBudget:
         return {"type": "text", "text": f"[left out: the {part.get('type')} is too large]"}
 
     def _drop_large_extras(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Return a text block; what it has beside its text counts as media does."""
+        """Return a text block; its other fields count as media."""
         extras = {
             name: field_value for name, field_value in part.items() if name not in ("type", "text")
         }

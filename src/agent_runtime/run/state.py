@@ -1,4 +1,4 @@
-"""What the runtime knows about one running call, reachable from wherever the agent's code runs."""
+"""Hold the runtime's state of a running call, accessible from all of the agent's code."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ USAGE_LOCK = threading.Lock()
 block_live_models: ContextVar[Callable[[str], None] | None] = ContextVar(
     "agent_runtime_live_guard", default=None
 )
-"""Called with the name of a model that is about to be asked; a replay sets one that raises."""
+"""Called with the name of a model before its call; a replay sets one that raises."""
 
 REPLAYED_TAG = "agent_runtime:played"
 """On models that play a recording, so that the guard lets them pass."""
 
 current_tool: ContextVar[str | None] = ContextVar("agent_runtime_current_tool", default=None)
-"""The id of the tool call in whose code this is."""
+"""The id of the tool call whose code runs here."""
 
 current_run: ContextVar[Run | None] = ContextVar("agent_runtime_current_run", default=None)
 
 
 def ancestor_limits() -> frozenset[str]:
-    """The limits that the calls around this one are counted in."""
+    """Return the limits that the outer calls are counted in."""
     current = current_run.get()
     if current is None:
         return frozenset()
@@ -56,10 +56,10 @@ def ancestor_limits() -> frozenset[str]:
 
 
 class Refused(GraphBubbleUp):
-    """Carries a refusal out of the agent loop.
+    """Carry a refusal out of the agent loop.
 
     A `GraphBubbleUp` passes through LangGraph's tool node and LangChain's retry, fallback and error
-    middleware untouched; as a plain exception each of them would try to cure it.
+    middleware unchanged; each of them would handle a plain exception.
     """
 
     def __init__(self, run: Run, error: CallError) -> None:
@@ -69,7 +69,7 @@ class Refused(GraphBubbleUp):
 
 
 class GateSettings(Protocol):
-    """What a run reads of its gate."""
+    """Define the gate's settings for a run."""
 
     limits: RunLimits
     model_call_timeout_s: float | None
@@ -79,7 +79,7 @@ class OpenCall(Protocol):
     """A model or tool call that has not ended."""
 
     def abort(self, error: BaseException) -> None:
-        """Settle the call with an error; one that has ended stays as it is."""
+        """Settle the call with an error, unless it has ended."""
 
 
 class Run:
@@ -139,9 +139,9 @@ class Run:
 
     @property
     def ancestry(self) -> tuple[Run, ...]:
-        """This run and those around it, the outermost last.
+        """Return this run and the outer ones, the outermost last.
 
-        Not stored: a run that holds itself is freed by the cycle collector alone, with its input
+        Not stored: a run that refers to itself is freed by the cycle collector only, with its input
         and messages.
         """
         return (self, *self._ancestors)
@@ -174,19 +174,13 @@ class Run:
         )
 
     def refuse(self, error: CallError) -> Refused:
-        """Remember that the run must stop, in case something inside swallows the exception.
-
-        Returns it.
-        """
+        """Record that the run must stop, even if the exception is swallowed inside; return it."""
         if self.refusal is None:
             self.refusal = error
         return Refused(self, self.refusal)
 
     def run_owning(self, error: CallError) -> Run:
-        """The run whose budget refused.
-
-        An outer one stops as a whole, an inner one is its caller's to judge.
-        """
+        """Return the run whose budget refused; an outer one stops as a whole."""
         if not isinstance(error, BudgetExceeded):
             return self
         for run in self.ancestry:
@@ -197,7 +191,7 @@ class Run:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the call of this run, or of one around it, has been cancelled."""
+        """Return whether the call of this run, or of an outer one, has been cancelled."""
         return any(run.context.progress.is_cancelled for run in self.ancestry)
 
     def check_refusal(self) -> None:
@@ -209,11 +203,11 @@ class Run:
                 raise Refused(run, run.refusal)
 
     async def close(self, error: BaseException) -> None:
-        """Settle what was open when the run ended, and close the providers' streams.
+        """Settle the calls that were open when the run ended, and close the providers' streams.
 
-        On an abort LangChain fires neither `on_llm_end` nor `on_llm_error`, and it may leave a
-        model's stream suspended for the garbage collector to find: until then the provider would go
-        on sending, and billing.
+        On an abort LangChain calls neither `on_llm_end` nor `on_llm_error`, and may leave a model's
+        stream to the garbage collector: until then the provider would continue to send, and to
+        bill.
         """
         for call in list(self.open_calls.values()):
             call.abort(error)
@@ -228,9 +222,9 @@ class Run:
                     await stream.aclose()
 
     def in_stream_step(self) -> bool:
-        """Whether this task is inside a step of a model's stream.
+        """Return whether this task is inside a step of a model's stream.
 
-        What it calls there is part of that call.
+        Calls in there are part of that model call.
         """
         if not self.open_streams:
             return False
@@ -244,10 +238,9 @@ class Run:
         )
 
     def record_unreadable_arguments(self, arguments: StreamedArguments) -> None:
-        """Remember which of a streamed answer's calls have arguments that are no JSON object.
+        """Record which of a streamed answer's calls have arguments that are not a JSON object.
 
-        Some providers use an id again in the next answer: one that is readable now is remembered no
-        longer.
+        Some providers reuse an id in the next answer: a readable one clears it.
         """
         for call_id, text in arguments.by_id().items():
             if is_readable(text):
@@ -271,10 +264,7 @@ class Run:
         return ToolCall(self, name, args, call_id)
 
     def check_tool_calls(self, count: int) -> None:
-        """Raise Refused when a limit has no room for so many tool calls.
-
-        Before the first of an answer runs.
-        """
+        """Raise Refused when a limit forbids so many tool calls, before any of them runs."""
         with USAGE_LOCK:
             for run in self.ancestry:
                 limits = run.gate.limits

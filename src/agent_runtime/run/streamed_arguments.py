@@ -7,9 +7,9 @@ from typing import Any
 
 
 class StreamedArguments:
-    """Joins the arguments of streamed tool calls.
+    """Join the arguments of streamed tool calls.
 
-    LangChain takes what there is of an object that was cut, say by the limit of the answer's
+    LangChain takes the available part of a truncated object, say by the limit of the answer's
     tokens, for the whole.
     """
 

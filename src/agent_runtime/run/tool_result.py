@@ -16,7 +16,7 @@ class UnusableResult(Exception):
     """Say that a tool has run, and that its result cannot be written as text."""
 
     def to_message(self, tool: BaseTool, call_id: str) -> ToolMessage:
-        """Return what the model reads instead; the tool is not run again for it."""
+        """Return the message for the model; the tool is not run again."""
         text = f"Error: '{tool.name}' has run, but its result cannot be used: {self}"
         return ToolMessage(text, tool_call_id=call_id, name=tool.name, status="error")
 
@@ -62,7 +62,7 @@ def _texts(content: Any) -> list[str]:
     try:
         return [json.dumps(content, ensure_ascii=False)]
     except (TypeError, ValueError, RecursionError):
-        pass  # LangChain writes `str()` of what is no JSON
+        pass  # LangChain writes `str()` of other values
     try:
         return [str(content)]
     except BaseException as error:  # noqa: BLE001 - the application's own code

@@ -1,4 +1,4 @@
-"""Tool calls whose arguments are no JSON object: they do not run, and the model reads why."""
+"""Answer tool calls whose arguments are not a JSON object with an error instead of running them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_RUN_REASON = (
 
 
 def unreadable_call(name: str, call_id: str, arguments: str) -> ToolCall:
-    """Return the call as it stands in the conversation."""
+    """Return the call's form in the conversation."""
     return ToolCall(
         name=name,
         args={UNREADABLE_KEY: arguments[:MAX_ARGUMENT_CHARACTERS]},

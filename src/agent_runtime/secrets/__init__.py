@@ -1,1 +1,1 @@
-"""Secrets: keep them out of everything that is written, and tell weak ones from strong ones."""
+"""Keep secrets out of all output, and reject weak ones."""

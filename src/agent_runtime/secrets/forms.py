@@ -1,8 +1,8 @@
-"""Registered secrets, found in a text in whatever form they travel.
+"""Find registered secrets in a text in any encoding.
 
-A text is reduced to its letters and digits in small form, with percent-encoding, entities and
-escapes decoded; so is each secret, as it is and in the encodings that change its letters (base64,
-hexadecimal, UTF-16). What separates, quotes or breaks it in the text does not hide it then.
+A text is reduced to its lower-case letters and digits, with percent-encoding, entities and escapes
+decoded; so is each secret, raw and in the encodings that change its letters (base64, hexadecimal,
+UTF-16). Separators, quotes and line breaks in the text do not hide it then.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from urllib.parse import quote, quote_plus
 
 MIN_LONG = 15
 MIN_SHORT = 7
-"""Letters and digits of a form that is found by windows of 8 or of 4 bytes.
-
-One of them is whole in any place.
-"""
-# Nested encodings are bounded: a run of backslashes would be tried again from each of its places.
+"""Shortest form for windows of 8 or of 4 bytes, one of which it contains at any offset."""
+# Nested encodings are bounded: a run of backslashes would be tried from each position.
 _ESCAPED = re.compile(
     r"%(?:25){0,8}(?P<percent>[0-9A-Fa-f]{2})"
     r"|&(?:amp;){0,8}(?:#0{0,8}(?P<decimal>[0-9]{1,7})|#[xX]0{0,8}(?P<hex>[0-9A-Fa-f]{1,6})"
@@ -31,10 +28,7 @@ _ESCAPED = re.compile(
     r"|x(?P<byte>[0-9A-Fa-f]{2})|[nrtbfv0ae])"
     r"|\x1b\[[0-9;]{0,16}[A-Za-z]|<[^<>]{1,40}>"
 )
-"""What stands for one character, or for none.
-
-Percent-encoding, entities, escapes, colours of a terminal, tags.
-"""
+"""Encodings of one character, or nothing: percent-encoding, entities, escapes, colours, tags."""
 _PIECE = re.compile(rf"{_ESCAPED.pattern}|[A-Za-z0-9]+")
 _LETTERS = re.compile("[A-Za-z0-9]+")
 _LOWER_ALPHANUMERIC = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
@@ -45,7 +39,7 @@ _DROPPED = bytes(
 
 
 class Span(NamedTuple):
-    """A place in a text that holds a secret."""
+    """Locate a secret in a text."""
 
     start: int
     end: int
@@ -65,16 +59,11 @@ class SecretForms:
         self._short_forms: frozenset[bytes] = frozenset()
 
     def add(self, secret: str | bytes) -> None:
-        """Find this secret from now on. One writer at a time.
-
-        Readers see a form once all of it is there.
-        """
+        """Find this secret from now on. One writer at a time; readers never see part of a form."""
         raw = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
         text = raw.decode("utf-8", "replace")
         plain = normalize(text)
-        if (
-            len(plain) < MIN_SHORT
-        ):  # other signs than letters and digits, or another script: only as it is written
+        if len(plain) < MIN_SHORT:  # symbols or another script: only exact matches
             written_forms = (
                 [repr(raw)[2:-1]] if isinstance(secret, bytes) else [text, repr(text)[1:-1]]
             )
@@ -114,7 +103,7 @@ class SecretForms:
         )
 
     def _candidates(self, content: bytes) -> set[bytes]:
-        """Return the forms of which a window stands in the content."""
+        """Return the forms with a window in the content."""
         forms: set[bytes] = set()
         for width, code, index in ((8, "Q", self._long), (4, "I", self._short)):
             if not index:
@@ -129,7 +118,7 @@ class SecretForms:
         return forms
 
     def find(self, text: str) -> list[Span]:
-        """Return the places that hold a secret, in order and apart."""
+        """Return the spans with a secret, in order and disjoint."""
         spans = [
             Span(match.start(), match.end())
             for exact in self._exact
@@ -153,7 +142,7 @@ class SecretForms:
         return _merge_overlapping(spans)
 
     def _widened_span(self, text: str, form: bytes, start: int, end: int) -> Span:
-        """Return a secret's span, widened by the punctuation that it begins and ends with."""
+        """Return a secret's span, widened by its leading and trailing punctuation."""
         before, after = self._edges.get(form, ("", ""))
         if before and text.endswith(before, 0, start):
             start -= len(before)
@@ -172,7 +161,7 @@ def normalize(text: str) -> bytes:
 
 
 def _has_escapes(text: str) -> bool:
-    # A tenth of what a look by an expression takes.
+    # A tenth of the time of a regular expression.
     return "%" in text or "&" in text or "\\" in text or "<" in text or "\x1b" in text
 
 
@@ -181,10 +170,7 @@ def _lower_alphanumerics(text: str) -> bytes:
 
 
 def _normalizations(text: str) -> Iterator[bytes]:
-    """Give the letters of a text, decoded and as they stand.
-
-    What looks like an escape may be a secret's own.
-    """
+    """Yield the letters of a text, decoded and raw: an apparent escape may be part of a secret."""
     yield normalize(text)
     if _has_escapes(text):
         yield _lower_alphanumerics(text)
@@ -234,8 +220,8 @@ def _merge_overlapping(spans: list[Span]) -> list[Span]:
 
 
 def _forms_of(raw: bytes, text: str) -> set[bytes]:
-    """Return a secret's reduced forms: as it is, and in encodings that make other letters of it."""
-    # Also without decoding: what looks like an escape in a secret may be the secret's own letters.
+    """Return a secret's reduced forms: raw, and in encodings that change its letters."""
+    # Also raw: an apparent escape in a secret may be its own letters.
     forms = {normalize(text), _lower_alphanumerics(text)}
     for coded in (
         raw,
@@ -253,8 +239,7 @@ def _forms_of(raw: bytes, text: str) -> set[bytes]:
 def _base64_cores(raw: bytes) -> Iterator[bytes]:
     """Yield the base64 forms of the bytes at each of three alignments, without edges.
 
-    What stands before moves it by one or two bytes; the characters at its edges depend on its
-    neighbours.
+    Preceding bytes shift the alignment; the edge characters depend on the neighbours.
     """
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + raw).rstrip(b"=")

@@ -12,14 +12,14 @@ from urllib.parse import unquote, urlsplit
 from agent_runtime.secrets.forms import SecretForms
 
 MIN_SECRET_LENGTH = 6
-"""Shorter values stand in ordinary text too often to be taken out of it."""
+"""Shorter values are too common in ordinary text to be masked."""
 MAX_TEXT = 64 * 1024
-"""Characters of one log record; what is longer is cut."""
+"""Characters of one log record; longer ones are cut."""
 MARGIN = 16 * 1024
 """Longer than any secret."""
 MASK = "[redacted]"
 
-# Linear patterns only: no nested repetition, nothing that can be tried again from many places.
+# Linear patterns only: no nested repetition, and no match that restarts from many positions.
 _KEY_PATTERNS = re.compile(
     r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic and those that copy them
     r"|\bart_[0-9A-Za-z]{12}_[0-9A-Za-z]{20,}"
@@ -59,10 +59,7 @@ _FORM_HINTS = (
     "basic",
     "-----begin",
 )
-"""What a text has that `_KEY_PATTERNS` matches, in small letters.
-
-Those in capitals stand in `_may_have_uppercase_key`.
-"""
+"""Lower-case texts in every match of `_KEY_PATTERNS`; for capitals: `_may_have_uppercase_key`."""
 _SECRET_WORDS = ("token", "secret", "password", "passwd", "pepper", "key")
 _KINDS_OF_KEY = ("api", "access", "secret", "private", "auth")
 _NAMES_A_SECRET = re.compile(
@@ -74,21 +71,18 @@ _SECRET_WORD_ENDS = {word: re.compile(rf"{word}(?=[\"'=:\s]|\Z)") for word in _S
 
 
 def _may_have_uppercase_key(text: str) -> bool:
-    """Whether a form of `_KEY_PATTERNS` with capitals may be there.
-
-    One letter is looked for in a tenth of a word's time.
-    """
+    """Return whether a key with capitals may be present; single letters are fastest to search."""
     if "J" in text and "eyJ" in text:
         return True
     return "I" in text and ("AKIA" in text or "ASIA" in text or "AIza" in text)
 
 
 def _may_name_a_secret(text: str, lowered: str, word: str) -> bool:
-    """Whether `word` may be a name in the sense of `_NAMED_SECRET` somewhere."""
-    if word not in lowered or _SECRET_WORD_ENDS[word].search(lowered) is None:  # "tokens" are none
+    """Return whether `word` may be a name in the sense of `_NAMED_SECRET`."""
+    if word not in lowered or _SECRET_WORD_ENDS[word].search(lowered) is None:  # not of "tokens"
         return False
     if len(text) != len(lowered):
-        # Not every letter keeps its length when it is made small: the places do not agree.
+        # Some letters change their length in lower case, so the offsets differ.
         return True
     for match in _SECRET_WORD_ENDS[word].finditer(lowered):
         end = match.end()
@@ -107,11 +101,11 @@ def names_a_secret(variable: str) -> bool:
 
 
 class Redactor:
-    """Masks registered secrets, in the forms in which they travel, and what looks like a key.
+    """Mask registered secrets in all encodings, and whatever looks like a key.
 
-    A secret is found as `SecretForms` does: as it is, in other case, broken, quoted, escaped,
-    URL-encoded, in base64 (twice, too), in hexadecimal and in UTF-16. One that is split over two
-    texts is not. Thread-safe.
+    Secrets are found as `SecretForms` does: raw, in other case, broken, quoted, escaped,
+    URL-encoded, in base64 (twice, too), in hexadecimal and in UTF-16, but not split over two texts.
+    Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -141,7 +135,7 @@ class Redactor:
                 self.add_address(value)
 
     def add_address(self, url: str) -> None:
-        """Register the password in a URL, as it stands there and decoded."""
+        """Register the password in a URL, raw and decoded."""
         try:
             password = urlsplit(url).password
         except ValueError:
@@ -150,21 +144,18 @@ class Redactor:
         self.add(None if password is None else unquote(password))
 
     def text(self, text: str) -> str:
-        """`text` without secrets, and cut to 64 KiB."""
+        """Return `text` without secrets, and cut to 64 KiB."""
         if len(text) > MAX_TEXT:
-            # Half a secret is not recognised: what stands near the cut is not shown, however short
-            # masking made it.
+            # Half a secret is not recognised: text near the cut is omitted, however short the rest
+            # is.
             masked = self._mask(text[: MAX_TEXT + MARGIN])
             return masked[: max(0, min(MAX_TEXT, len(masked) - MARGIN))] + " [cut]"
         return self._mask(text)
 
     def may_contain_secret(self, text: str) -> bool:
-        """Whether something in `text` may have to be masked.
-
-        One look before `redact_json` walks through it.
-        """
-        # Looking for plain words takes a hundredth of what the expressions take, and most texts
-        # have none of them.
+        """Return whether `text` may contain a secret, a cheap check before `redact_json`."""
+        # Searching plain words takes a hundredth of the expressions' time, and most texts have
+        # none.
         lowered = text.casefold()  # as the expressions compare letters: a long s is an s
         return (
             self._forms.may_be_in(text)
@@ -176,7 +167,7 @@ class Redactor:
         )
 
     def redact_json(self, value: Any) -> Any:
-        """JSON data with every text masked, none cut: for what must be read again by a program."""
+        """Return JSON data with every text masked and none cut, for programs that parse it."""
         if isinstance(value, str):
             return self._mask(value)
         if isinstance(value, dict):
@@ -212,7 +203,7 @@ class Redactor:
         return _NAMED_SECRET.sub(rf"\1\2{MASK}", text)
 
     def value(self, value: Any, depth: int = 6) -> Any:
-        """The same for every text in plain nested data; other objects become their masked repr."""
+        """Mask every text in plain nested data; other objects become their masked repr."""
         if isinstance(value, str):
             return self.text(value)
         if value is None or isinstance(value, (bool, int, float)):

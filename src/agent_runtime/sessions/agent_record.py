@@ -1,7 +1,4 @@
-"""Which agent a session is of.
-
-The record that its executor writes, and the check of who goes on with it.
-"""
+"""Record the agent of a session, and check who may continue it."""
 
 from __future__ import annotations
 
@@ -19,12 +16,11 @@ def agent_record(name: str, ref: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check_agent(session: Session, record: Mapping[str, Any]) -> None:
-    """Raise InputInvalid when another agent than the session's would continue it.
+    """Raise InputInvalid when another agent would continue the session.
 
-    A decision was asked for by one agent: another one may have other tools, and ask nobody before
-    it calls them. An agent is the same with the same name, inputs and overrides; an edited template
-    is a new version of the same agent. A confined template is the same agent only where it stands:
-    its author chose its name.
+    An agent requested a decision: another one may have other tools, without approvals. The same
+    agent has the same name, inputs and overrides; an edited template is a new version of the same
+    agent. A confined template is the same agent only in its folder: its author chose its name.
     """
     recorded = session.agent
     if not recorded:
@@ -43,7 +39,7 @@ def check_agent(session: Session, record: Mapping[str, Any]) -> None:
         raise InputInvalid(
             f"the session waits for its agent '{recorded_name}' with its own inputs and "
             "overrides, and "
-            f"this is '{current_name}': go on "
+            f"this is '{current_name}': continue "
             "with `SessionManager.resume_session`, or give the session a new message",
             "session_id",
         )

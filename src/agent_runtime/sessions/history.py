@@ -28,12 +28,12 @@ _INTERRUPT = "__interrupt__"
 
 
 class SessionHistory:
-    """What can be done with the checkpoints of a session that the caller may use."""
+    """Read and fork the checkpoints of a session that the caller may use."""
 
     checkpointer: Checkpointer
     turns: Turns
     bus: EventBus | None = None
-    """Where it says what happens to sessions; the factory sets it."""
+    """Receives the sessions' events; the factory sets it."""
 
     async def get_session(
         self, session_id: str, *, tenant: str, principal: Principal | None
@@ -60,7 +60,7 @@ class SessionHistory:
     def publish(
         self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None
     ) -> None:
-        """Publish what happened to a session."""
+        """Publish an event of a session."""
         if self.bus is not None:
             owner = session.user_id or None
             self.bus.publish(
@@ -80,7 +80,7 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> SessionCheckpoint | None:
-        """The latest saved state, or the one of that id; None when there is none.
+        """Return the latest saved state, or the one of that id; None without one.
 
         Raises as `get_session`.
         """
@@ -97,7 +97,7 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> list[SessionCheckpoint]:
-        """Saved states, newest first, from the one before the checkpoint `before`.
+        """Return saved states, newest first, from before the checkpoint `before`.
 
         Raises as `get_session`.
         """
@@ -159,7 +159,7 @@ class SessionHistory:
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """A new session with the history of this one, up to a checkpoint or whole.
+        """Create a session with the history of this one, up to a checkpoint or whole.
 
         Raises as `get_session`.
         """
@@ -190,9 +190,9 @@ class SessionHistory:
         return await self._update(new, lambda _: {"status": status})
 
     async def _is_interrupted(self, session: Session) -> bool:
-        """Tell whether the last saved state waits for a decision.
+        """Return whether the last saved state waits for a decision.
 
-        After a crash the record may say that it is idle.
+        After a crash the record may be idle.
         """
         saved = await self.checkpointer.aget_tuple(self._config(session))
         return saved is not None and any(

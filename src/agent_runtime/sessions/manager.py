@@ -46,19 +46,17 @@ from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal, may_use
 
 
 class SessionManager(SessionHistory):
-    """Creates, finds, continues and forgets sessions.
+    """Create, find, continue and delete sessions. One per store, shared by all agents and tasks.
 
-    One per store, shared by any number of agents and tasks.
-
-    Every method takes the `principal` who asks. A session of another tenant, or of another user of
-    the same one (without the scope `sessions:all`), is answered exactly as one that does not exist:
-    SessionNotFound. None is the application's own code: it may use every session of `tenant`, by
-    default "default".
+    Every method takes the `principal` of the caller. A session of another tenant, or of another
+    user of the same one (without the scope `sessions:all`), is answered exactly as one that does
+    not exist: SessionNotFound. None is the application's own code: it may use every session of
+    `tenant`, by default "default".
 
     Args:
-        checkpointer: where everything is kept; in memory by default.
-        default_ttl_s: for sessions that do not say; counted from the last use. None keeps them.
-        lease_s, max_waiting: of turns; see `Turns`.
+        checkpointer: stores everything; in memory by default.
+        default_ttl_s: for sessions without one; counted from the last use. None keeps them.
+        lease_s, max_waiting: of `Turns`.
     """
 
     def __init__(
@@ -108,11 +106,10 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> Session:
-        """Make a session; its id is random (128 bit) unless one is given.
+        """Create a session; its id is random (128 bit) unless one is set.
 
-        Which agent it is of is recorded by the executor that takes its first turn. Raises
-        SessionIdInvalid, InputInvalid when the id is taken, `user_id` is not the principal's own,
-        or title or metadata are too large.
+        The executor of its first turn records its agent. Raises SessionIdInvalid, InputInvalid when
+        the id is taken, `user_id` is not the principal's own, or title or metadata are too large.
         """
         return await self._create(
             user_id,
@@ -164,7 +161,7 @@ class SessionManager(SessionHistory):
             ttl_s=ttl_s,
         )
         if not await self._backend.acall("put_session", self._encode(session), None):
-            # Also for one that was deleted: an id is not used again.
+            # Also for a deleted one: an id is not reused.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
         self.publish("created", session, {"agent": session.agent, "title": title})
         return session
@@ -172,7 +169,7 @@ class SessionManager(SessionHistory):
     async def get_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> Session:
-        """The session.
+        """Return the session.
 
         Raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired.
         """
@@ -200,10 +197,7 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> SessionPage:
-        """A page of sessions, newest first.
-
-        Of `user_id`, or of everybody whose sessions the caller may use.
-        """
+        """Return a page of sessions, newest first, of `user_id` or of all the caller may use."""
         if principal is not None and ALL_SESSIONS not in principal.scopes:
             user_id = principal.id if user_id in (None, principal.id) else "\x00nobody"
         if not 1 <= limit <= 1000:
@@ -234,7 +228,7 @@ class SessionManager(SessionHistory):
     ) -> Session:
         """Change the title or replace the metadata.
 
-        Raises as `get_session`, InputInvalid for what is too large.
+        Raises as `get_session`, InputInvalid if too large.
         """
         check_sizes(title, metadata)
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
@@ -245,10 +239,7 @@ class SessionManager(SessionHistory):
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
-        """Delete the session with everything that was kept of it; its id stays taken.
-
-        Raises as `get_session`.
-        """
+        """Delete the session with all stored data; its id stays taken. Raises as `get_session`."""
         key = thread_of(tenant_of(principal, tenant), session_id)
         while not await self._soft_delete(
             await self._load_row(key, session_id, principal), "deleted"
@@ -256,13 +247,10 @@ class SessionManager(SessionHistory):
             pass  # it was changed in between: read it again
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
-        """Delete what has expired, at most `limit` sessions; returns how many.
+        """Delete at most `limit` expired sessions without a running turn; return how many.
 
-        One whose turn is running is left.
-
-        A wall clock that has jumped ahead deletes nothing before it has stood by its time for an
-        hour, so nothing is lost when it was wrong. Until then what it says has expired is refused
-        (SessionGone), and kept.
+        A wall clock that has jumped ahead deletes nothing for an hour, so nothing is lost when it
+        was wrong. Until then expired sessions are refused (SessionGone), and stored.
         """
         deleted_count = 0
         for row in await self._backend.acall("expired_sessions", limit):
@@ -302,13 +290,10 @@ class SessionManager(SessionHistory):
     ) -> AsyncIterator[Turn]:
         """Hold a session's turn.
 
-        With `create` a session that does not exist yet is made, for the one who asks.
-
-        `agent` is the record of the agent that takes the turn: a session without one gets it, and a
-        turn that goes on with what stopped (`create` is False) is the session's own agent's.
-
-        Raises as `get_session`, as `Turns.hold`, and InputInvalid for another agent that would go
-        on.
+        With `create` a missing session is created for the caller. `agent` is the record of the
+        turn's agent: a session without one gets it, and a turn that continues an interrupted one
+        (`create` is False) requires the session's own agent. Raises as `get_session`, as
+        `Turns.hold`, and InputInvalid for another agent that would continue.
         """
         try:
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
@@ -319,7 +304,7 @@ class SessionManager(SessionHistory):
         async with self.turns.acquire(
             thread_of(session.tenant, session.id), strategy
         ) as turn_lease:
-            # Read again: the turns that this one waited for have changed it, or deleted it.
+            # Read again: earlier turns may have changed or deleted it.
             session = await self.get_session(session_id, tenant=tenant, principal=principal)
             if not create:
                 check_agent(session, agent or {})
@@ -339,15 +324,13 @@ class SessionManager(SessionHistory):
             return await self._create(
                 None, agent, tenant, principal, session_id=session_id, ttl_s=ttl_s
             )
-        except (
-            InputInvalid
-        ):  # somebody else made it just now; or it is another user's, who is not told apart
+        except InputInvalid:  # created concurrently; or another user's, which looks the same
             return await self.get_session(session_id, tenant=tenant, principal=principal)
 
     async def end_turn(self, session: Session, status: SessionStatus, title: str = "") -> Session:
-        """Record how a turn ended, and refresh the session's time to live.
+        """Record the outcome of a turn, and renew the session's time to live.
 
-        What was changed meanwhile stays.
+        Other changes of the session stay.
         """
         return await self._update(
             session, lambda now: {"status": status, "title": now.title or title}
@@ -362,14 +345,11 @@ class SessionManager(SessionHistory):
         tenant: str = DEFAULT_TENANT,
         principal: Principal | None = None,
     ) -> AgentResult:
-        """Go on with an interrupted session, in whatever process this is.
+        """Resume an interrupted session, in any process. Decisions are those of `Resume`.
 
-        Decisions are those of `Resume`.
-
-        The session's agent is made again by the factory, unless `agent` is given: only when
-        something waits for a decision, and when the principal may give it. Raises as `get_session`,
-        InputInvalid when nothing waits or `agent` is another one, Forbidden, and as the call
-        itself.
+        The factory builds the session's agent, unless `agent` is set: only when a decision is
+        pending, and the principal may make it. Raises as `get_session`, InputInvalid when none is
+        pending or `agent` is another one, Forbidden, and the errors of the call.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         if session.status == "idle" and not await self._is_interrupted(session):
@@ -424,5 +404,5 @@ class SessionManager(SessionHistory):
     def _try_decode(self, row: SessionRow) -> Session | None:
         try:
             return self._decode(row)
-        except (CheckpointCorrupt, CheckpointVersion):  # asked for by its id it says what is wrong
+        except (CheckpointCorrupt, CheckpointVersion):  # its own error appears on access by id
             return None

@@ -1,4 +1,4 @@
-"""What a session is, as callers see it."""
+"""Describe sessions to callers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ SessionStatus: TypeAlias = Literal["idle", "interrupted", "failed", "drained"]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One conversation. Times are seconds since the epoch.
+    """Describe one conversation. Times are Unix seconds.
 
-    `expires_at` moves on with every use, None is never.
-
-    `agent` says how to make its agent again: `template` (a registered name or a file), `inputs`,
-    `overrides`.
+    `expires_at` moves with every use, None is never. `agent` describes how to build its agent
+    again: `template` (a registered name or a file), `inputs`, `overrides`.
     """
 
     id: str
@@ -43,7 +41,7 @@ class Session:
     ttl_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return dataclasses.asdict(self)
 
 
@@ -57,7 +55,10 @@ class SessionPage:
 
 @dataclass(frozen=True, slots=True)
 class SessionCheckpoint:
-    """A saved state of a session: what its channels held, and where it stands in the history."""
+    """Describe a saved state of a session.
+
+    The values of its channels, and its place in the history.
+    """
 
     id: str
     parent_id: str | None
@@ -69,7 +70,7 @@ class SessionCheckpoint:
 
     @property
     def messages(self) -> list[BaseMessage]:
-        """The conversation up to here."""
+        """Return the conversation up to here."""
         stored_messages = self.values.get("messages")
         return (
             [m for m in stored_messages if isinstance(m, BaseMessage)]
@@ -79,14 +80,14 @@ class SessionCheckpoint:
 
 
 class ResumableAgent(Protocol):
-    """What `resume_session` needs of an agent."""
+    """Define what `resume_session` needs of an agent."""
 
     async def resume(self, session_id: str, decision: Any) -> AgentResult:
-        """Answer what the session waits for."""
+        """Answer the session's pending questions."""
         ...
 
     def with_caller(self, *, principal: Principal | None = None, credentials: Any = None) -> Self:
-        """The same agent, called by `principal`."""
+        """Return the same agent, called by `principal`."""
         ...
 
 
@@ -113,7 +114,7 @@ def check_sizes(title: str | None, metadata: Mapping[str, Any] | None) -> None:
 
 
 TRIGGER_SESSION_PREFIX = "trigger-"
-"""Begins the ids of sessions that trigger rules make: a caller who took one would stop the rule."""
+"""Prefix of the session ids of trigger rules, which callers must not take."""
 
 
 def check_not_reserved(session_id: str | None, principal: Principal | None) -> None:
@@ -128,5 +129,5 @@ def check_not_reserved(session_id: str | None, principal: Principal | None) -> N
 
 
 def tenant_of(principal: Principal | None, tenant: str) -> str:
-    """The tenant that a request is about: a principal's own, whatever was asked for."""
+    """Return the tenant of a request: a principal's own, regardless of the argument."""
     return tenant if principal is None else principal.tenant

@@ -30,7 +30,7 @@ _REQUIRED = {field.name for field in dataclasses.fields(Session)[:3]}
 
 
 def is_session(value: Any) -> bool:
-    """Whether it is a session's record."""
+    """Return whether a value is a session's record."""
     return (
         isinstance(value, dict)
         and value.keys() >= _REQUIRED

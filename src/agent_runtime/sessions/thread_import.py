@@ -1,4 +1,4 @@
-"""Threads of LangGraph's own savers as sessions, which go on where the threads stood."""
+"""Import threads of LangGraph's own savers as sessions that can be continued."""
 
 from __future__ import annotations
 
@@ -33,16 +33,12 @@ async def import_threads(
     tenant: str = DEFAULT_TENANT,
     user_id: str | None = None,
 ) -> dict[str, Session]:
-    """Copy threads with all their checkpoints into new sessions.
+    """Copy threads with all their checkpoints into new sessions; return these by the threads' ids.
 
-    Return the sessions by the threads' ids.
-
-    A session has the id of its thread, with `-` for what a session's id may not have. `thread_ids`
-    chooses, all threads by default; a thread is whole or, when it cannot be stored, not there.
-
-    Raises InputInvalid for a thread that is not in the source, or a session that is there already,
-    and StateNotSerializable for a class that the manager's `allowed_types` do not name. Sessions
-    before it stay.
+    A session has the id of its thread, with `-` for characters that a session's id may not have.
+    `thread_ids` selects, all threads by default; a thread is imported whole or not at all. Raises
+    InputInvalid for a thread that is not in the source, or an existing session, and
+    StateNotSerializable for a class outside the manager's `allowed_types`. Earlier sessions stay.
     """
     threads: dict[str, list[CheckpointTuple]] = {}
     async for checkpoint_tuple in source.alist(None):
@@ -101,10 +97,11 @@ def _check_file(path: Path) -> None:
 
 @asynccontextmanager
 async def open_langgraph_file(path: Path) -> AsyncIterator[BaseCheckpointSaver[Any]]:
-    """Open a file of LangGraph's SqliteSaver; raises ConfigurationError for none, and MissingExtra.
+    """Open a file of LangGraph's SqliteSaver.
 
-    Its values name classes that reading them imports: it is the application's own file, and no one
-    else's.
+    Raises ConfigurationError for other files, MissingExtra.
+
+    Reading its values imports classes that it names: it must be the application's own file.
     """
     try:
         from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver

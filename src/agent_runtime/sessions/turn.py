@@ -12,10 +12,9 @@ from agent_runtime.sessions.turns import TurnLease
 
 
 class Turn:
-    """A turn's lease, its thread in LangGraph, and the record of its tools' effects.
+    """Hold a turn's lease, its thread in LangGraph, and the record of its tools' effects.
 
-    `unfinished`: a turn before this one did not reach its end, and nobody has put the conversation
-    in order since.
+    `unfinished`: an earlier turn did not reach its end, and has not been recovered since.
     """
 
     __slots__ = (
@@ -51,16 +50,14 @@ class Turn:
     async def tool_started(self, key: str) -> tuple[str, Any]:
         """Record that a tool call is about to have its effect.
 
-        Returns `new`, or what an earlier attempt left: `ended` with its result, or `unknown` when
-        it never ended.
+        Returns `new`, or the state of an earlier attempt: `ended` with its result, or `unknown`
+        without an end.
         """
         recorded_result: bytes | None = await self._backend.acall(
             "tool_start", self.thread, key, self.fencing_token
         )
         if recorded_result is None or key in self._started_keys:
-            self._started_keys.add(
-                key
-            )  # the same attempt may call again: middleware that retries does
+            self._started_keys.add(key)  # middleware that retries may call again
             return "new", None
         return (
             ("unknown", None)
@@ -69,7 +66,7 @@ class Turn:
         )
 
     async def tool_ended(self, key: str, result: Any) -> None:
-        """Record what the tool answered, so that the same call is never made twice."""
+        """Record a tool's result, so that the same call is never repeated."""
         try:
             data = self._blobs.encode(result, "tool", self.thread, key)
         except StateNotSerializable:
@@ -77,13 +74,13 @@ class Turn:
         await self._backend.acall("tool_put", self.thread, key, data, self.fencing_token)
 
     async def tool_failed(self, key: str) -> None:
-        """The tool said that it failed: it may be tried again."""
+        """Record that the tool failed: it may be run again."""
         await self._backend.acall("tool_put", self.thread, key, None, self.fencing_token)
 
     async def tool_results(self) -> dict[str, Any]:
-        """What tools of unfinished turns answered, by the key of their call.
+        """Return the results of unfinished turns' tools, by the key of their call.
 
-        None for those that never ended.
+        None without an end.
         """
         encoded_results: dict[str, bytes] = await self._backend.acall("tool_list", self.thread)
         return {
@@ -92,6 +89,6 @@ class Turn:
         }
 
     async def settled(self) -> None:
-        """Everything is saved and in order: the ledger is no longer needed."""
+        """Delete the tools' records: everything is saved and consistent."""
         await self._backend.acall("tool_forget", self.thread, self.fencing_token)
         self._turn_lease.clean_shutdown = True

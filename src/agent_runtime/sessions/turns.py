@@ -23,15 +23,15 @@ _MAX_POLL_S = 0.1
 
 
 class Turns:
-    """Hands out leases: first come, first served in one process.
+    """Grant the leases of turns, in the order of requests within one process.
 
-    Between processes whoever asks next.
+    Between processes the order is not defined.
 
     Args:
-        backend: where leases are kept.
-        lease_s: how long a lease outlives a process that died; a living one renews it three times
-        as often.
-        max_waiting: calls of one session that may wait in this process; the next ones get
+        backend: stores the leases.
+        lease_s: how long a lease outlives a process that died; a live one renews it three times as
+            often.
+        max_waiting: calls of one session that may wait in this process; further ones raise
             SessionBusy.
     """
 
@@ -59,7 +59,7 @@ class Turns:
         """
         if thread in _OWNED_THREADS.get():
             raise SessionBusy(
-                "this very turn holds the session: use what the turn has, or another session"
+                "this turn already holds the session: use the turn, or another session"
             )
         queues = self._queues.setdefault(asyncio.get_running_loop(), {})
         queue = queues.setdefault(thread, _Queue())
@@ -96,8 +96,8 @@ class Turns:
             try:
                 lease: Lease | None = await asyncio.shield(acquisition)
             except asyncio.CancelledError:
-                # It may just have been granted: a lease that nobody holds would block the session
-                # until it ends.
+                # It may just have been granted: an unowned lease would block the session until its
+                # end.
                 acquisition.add_done_callback(self._release_if_granted)
                 raise
             if lease is not None:
@@ -151,7 +151,7 @@ class Turns:
             raise
         finally:
             # whatever the cancellation meets inside a store: the turn must not wait for its lease
-            # for ever
+            # forever
             finished.set()
             renewing.cancel()
             await asyncio.wait({renewing})
@@ -165,23 +165,17 @@ class Turns:
 
 
 _PENDING_RELEASES: set[asyncio.Future[Any]] = set()
-"""Releases under way: the loop itself keeps only weak references to tasks."""
+"""Running releases: the loop itself keeps only weak references to tasks."""
 
 
 _OWNED_THREADS: ContextVar[frozenset[str]] = ContextVar(
     "agent_runtime_held_threads", default=frozenset()
 )
-"""The threads whose turns the current task holds.
-
-Waiting for one of them would be waiting for itself.
-"""
+"""Threads whose turns the current task holds: waiting for one of them would deadlock."""
 
 
 class TurnLease:
-    """A lease that is held. `clean` is what the next one will be told.
-
-    Whether this turn left everything in order.
-    """
+    """Hold a lease; `clean_shutdown` tells the next owner whether this turn ended normally."""
 
     __slots__ = ("clean_shutdown", "lease")
 

@@ -1,7 +1,4 @@
-"""Where what outlives a call is kept.
-
-One connection to Redis, one to a SQLite file, for everything that stores.
-"""
+"""Connect to the stores: one connection to Redis, one to a SQLite file, for all of their users."""
 
 from __future__ import annotations
 

@@ -16,17 +16,16 @@ from agent_runtime.storage.process_identity import boot_id, boot_s
 TOLERANCE_S = 60.0
 """A wall clock that moves ahead by less than this, against the boot clock, is only corrected."""
 CONFIRM_S = 3600.0
-"""A jump ahead counts when the clock has stood by it for so long, by the boot clock."""
+"""Seconds by the boot clock after which a jump ahead of the wall clock is trusted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """What is known of a wall clock.
+    """Track a wall clock.
 
-    `offset_s` is wall minus boot time, None while it is not known for this boot.
-
-    `candidate_s` is an offset that was seen first at `candidate_since_s` (boot time) and is not
-    confirmed yet. `latest_s` is the latest wall time that was relied on.
+    `offset_s` is wall minus boot time, None while it is unknown for this boot. `candidate_s` is an
+    offset first seen at `candidate_since_s` (boot time) and not confirmed yet. `latest_s` is the
+    latest trusted wall time.
     """
 
     boot: str
@@ -37,20 +36,17 @@ class ClockState:
 
     @classmethod
     def for_new_store(cls, wall_s: float) -> Self:
-        """Start with the clock as it is: a store without contents has nothing to lose by it."""
+        """Start with the present clock: an empty store has nothing to lose."""
         return cls(boot_id(), wall_s - boot_s(), wall_s)
 
     @classmethod
     def for_existing_store(cls, wall_s: float) -> Self:
-        """Start with the clock as a candidate.
-
-        What the store has may be younger than the clock says.
-        """
+        """Start with the clock as a candidate: the store's data may be newer than the clock."""
         return cls(boot_id(), None, 0.0, wall_s - boot_s(), boot_s())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
+        """Read the result of `to_json`."""
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
@@ -58,7 +54,7 @@ class ClockState:
         return json.dumps(asdict(self))
 
     def observe(self, wall_s: float) -> Self:
-        """Return the state after one more look at the clock."""
+        """Return the state after another reading of the clock."""
         boot_now_s = boot_s()
         offset_s = wall_s - boot_s()
         if self.boot != boot_id():
@@ -80,14 +76,14 @@ class ClockState:
         return replace(self, offset_s=offset_s, latest_s=wall_s, candidate_s=None)
 
     def deletion_time(self, wall_s: float) -> float:
-        """Return the wall time, in Unix seconds, up to which what has expired may be deleted."""
+        """Return the wall time, in Unix seconds, up to which expired data may be deleted."""
         if self.offset_s is None:
             return min(wall_s, self.latest_s)
         return min(wall_s, boot_s() + self.offset_s)
 
 
 class ProcessClock:
-    """The deletion time of what is kept in this process's memory."""
+    """Provide the deletion time of data in this process's memory."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

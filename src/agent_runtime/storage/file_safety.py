@@ -1,7 +1,4 @@
-"""Whether files of ours are ours alone, as ssh looks at its own.
-
-Who could replace one decides what is in it.
-"""
+"""Check that only we can write our files, as ssh does, since writers control their contents."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from agent_runtime.errors import ConfigurationError
 
 
 def check_file_ownership(path: Path) -> None:
-    """Raise ConfigurationError for a store's file that somebody else put there, or may write.
+    """Raise ConfigurationError for a store's file that another user created or may write.
 
-    That is a link, a file of another user, or one that group or others may write. A file that is
-    not there is fine.
+    That is a link, a file of another user, or one that group or others may write. A missing file is
+    accepted.
     """
     try:
         status = path.lstat()
@@ -28,17 +25,14 @@ def check_file_ownership(path: Path) -> None:
         raise ConfigurationError(f"'{path}' is no file")
     _check_owner(path, status)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(
-            f"others may write '{path}': look at what is in it, and chmod 600 it"
-        )
+        raise ConfigurationError(f"others may write '{path}': check its contents, and chmod 600 it")
 
 
 def check_folder_ownership(path: Path, *, is_private: bool = False) -> None:
-    """Raise ConfigurationError for a folder in which others may put and replace files.
+    """Raise ConfigurationError for a folder in which others may create and replace files.
 
-    A folder that all may write is fine with the sticky bit (`/tmp`), in which nobody replaces the
-    files of others; one that is `is_private` has another's group and the rest of the world in it
-    neither.
+    A world-writable folder is accepted with the sticky bit (`/tmp`), which prevents replacing the
+    files of others; with `is_private` group and others may have no access.
     """
     try:
         status = path.stat()

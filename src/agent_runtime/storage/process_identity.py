@@ -25,7 +25,7 @@ def boot_s() -> float:
 
 @lru_cache(maxsize=1)
 def boot_id() -> str:
-    """Return the name of this start of the machine; empty where the system does not say."""
+    """Return the id of this boot of the machine; empty where the system has none."""
     try:
         return _BOOT_ID.read_text("ascii").strip().partition("-")[0]
     except OSError:
@@ -42,9 +42,9 @@ def _identity_of(pid: int) -> str:
 
 
 def process_identity() -> str:
-    """Name this process.
+    """Identify this process by its host, boot, pid namespace, pid.
 
-    Its host, boot, pid namespace, pid, and when it started (a pid is used again).
+    Start time (pids are reused).
     """
     return _identity_of(os.getpid())  # by pid, because a child that was forked is another process
 
@@ -73,11 +73,11 @@ def is_process_dead(identity: str) -> bool:
 
 
 def is_lease_held(owner: str, until_boot_s: float) -> bool:
-    """Tell whether a lease in a file of this machine is still held.
+    """Return whether a lease in a file of this machine is still held.
 
     It is not when its time (`boot_s`) is over, when it is of an earlier boot, or when its owner's
-    process has ended. A file that several machines could write is none that SQLite's write-ahead
-    log supports, so another boot is an earlier one.
+    process has ended. SQLite's write-ahead log does not support several machines, so another boot
+    is an earlier one.
     """
     if not owner:
         return False
@@ -98,10 +98,7 @@ def _parse_identity(identity: str) -> tuple[str, str, str]:
 
 
 def _started_at(pid: int) -> str:
-    """Return when a process started, in the kernel's ticks.
-
-    Empty where there is no /proc, or when it has ended.
-    """
+    """Return a process's start time, in the kernel's ticks; empty without /proc or the process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:

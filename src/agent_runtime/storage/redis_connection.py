@@ -30,32 +30,27 @@ _CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError)
 
 
 class RedisConnection:
-    """Runs operations that yield one Redis request after another.
+    """Run operations, generators that yield Redis requests.
 
-    Sync and async callers have clients of their own, async ones one for each loop.
+    Sync and async callers have separate clients, async ones one for each loop. The server is
+    checked at the first use: StoreUnavailable when it would evict keys, or is not durable;
+    StoreVersion when data of a subclass (`STORE`, in the form of `VERSION`) was written by a newer
+    release.
 
     Args:
-        url: an address in the grammar of StoreUrl, with `prefix`, `durable` and `timeout_s` as
-        options.
+        url: a StoreUrl, with `prefix`, `durable` and `timeout_s` as options.
         prefix: of every key; by default `agent_runtime`.
         durable: refuse a server that would lose acknowledged writes when it is killed (append-only
-            file off). With False such a loss is reported as StoreUnavailable when it is noticed,
-            once.
+            file
+            off). With False such a loss is reported as StoreUnavailable when it is noticed, once.
         timeout_s: for connecting and for each answer.
         max_connections: of each client; a caller waits `timeout_s` for a free one.
-
-    The server is checked at the first use: StoreUnavailable when it would evict keys, or is not
-    durable; StoreVersion when what a subclass keeps there (`STORE`, in the form of `VERSION`) was
-    written by a newer release.
     """
 
     STORE: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1
     UPGRADES: ClassVar[Mapping[int, Callable[[Any], RedisOperation]]] = {}
-    """For each version, what makes it of the version before.
-
-    It may run twice, when two processes open the store.
-    """
+    """For each version, the upgrade from the previous one, which must be idempotent."""
 
     def __init__(
         self,
@@ -101,7 +96,7 @@ class RedisConnection:
         return await self.arun(getattr(self, f"_{operation}")(*args))
 
     def run(self, operation: RedisOperation) -> Any:
-        """The result of `operation`, which yield requests; raises StoreError."""
+        """Run an operation and return its result; raises StoreError."""
         if not self._sync_permits.acquire(timeout=self._timeout_s):
             raise self._no_connection()
         client = None
@@ -111,14 +106,14 @@ class RedisConnection:
             return run_operation(operation, client)
         except redis.RedisError as error:
             if isinstance(error, _CONNECTION_ERRORS):
-                # The next call checks the server anew: it may have come back empty.
+                # The next call checks the server again: it may have lost its data.
                 with self._sync_lock:
                     self._sync_client = None if self._sync_client is client else self._sync_client
             raise store_error(error) from error
         finally:
             if (
                 client is not None and client is not self._sync_client
-            ):  # what others wait for may still come
+            ):  # other callers' results are unaffected
                 client.connection_pool.disconnect(inuse_connections=False)
             self._sync_permits.release()
 
@@ -134,7 +129,7 @@ class RedisConnection:
         return client
 
     async def arun(self, operation: RedisOperation) -> Any:
-        """`run` for async callers."""
+        """Run an operation for async callers."""
         cancels = CancelWatch()
         try:
             return await self._arun(operation)
@@ -185,7 +180,7 @@ class RedisConnection:
         for closed_loop in [
             event_loop for event_loop in list(self._async_clients) if event_loop.is_closed()
         ]:
-            del self._async_clients[closed_loop]  # its client would keep it for ever
+            del self._async_clients[closed_loop]  # its client would keep it alive
         pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
         client = aioredis.Redis(connection_pool=pool)
         try:
@@ -207,7 +202,7 @@ class RedisConnection:
             sync.connection_pool.disconnect()
 
     def _open_steps(self) -> RedisOperation:
-        """Check the server before its first use, and the version of what is stored there."""
+        """Check the server before its first use, and the version of the stored data."""
         memory = yield "info", "memory"
         persistence = yield "info", "persistence"
         check_server({"memory": memory, "persistence": persistence}, durable=self._durable)
@@ -220,7 +215,7 @@ class RedisConnection:
 
     def _check_version(self) -> RedisOperation:
         key = f"{self.prefix}:versions"
-        # What carries no version yet was written by version 1, or is new.
+        # Data without a version is of version 1, or new.
         is_unmarked = yield "hsetnx", key, self.STORE, 1
         version = int((yield "hget", key, self.STORE))
         if version > self.VERSION:
@@ -237,7 +232,7 @@ class RedisConnection:
             yield from self._initialize_store()
 
     def _initialize_store(self) -> RedisOperation:
-        """Do what is done once for a store that carries no version yet."""
+        """Initialise a store without a version, once."""
         yield from ()
 
     def _check_epoch(self, epoch: Any) -> None:
@@ -250,4 +245,4 @@ class RedisConnection:
             )
 
     def _on_data_loss(self) -> None:
-        """The server has come back empty: forget what was known of it."""
+        """Drop cached state: the server has lost its data."""

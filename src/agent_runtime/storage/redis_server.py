@@ -1,7 +1,4 @@
-"""Talking to a Redis server.
-
-What is asked of it first, how operations are sent, and what its failures mean.
-"""
+"""Check a Redis server, send operations, and convert its failures."""
 
 from __future__ import annotations
 
@@ -18,10 +15,7 @@ from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnava
 
 
 def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[str, Any]:
-    """Keyword arguments of a connection pool. Nothing is retried behind our back.
-
-    A reply lost is not a write lost.
-    """
+    """Return a connection pool's arguments, without retries: a lost reply is no lost write."""
     settings: dict[str, Any] = {
         "max_connections": max_connections,
         "socket_timeout": timeout_s,
@@ -34,12 +28,12 @@ def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[s
 
 
 def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
-    """Raise StoreUnavailable for a server that would lose what is kept on it."""
+    """Raise StoreUnavailable for a server that would lose data."""
     policy = info["memory"].get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StoreUnavailable(
             f"the server evicts keys when it is full (maxmemory-policy {policy}), which would "
-            "lose what is kept on it: "
+            "lose stored data: "
             "set maxmemory-policy noeviction"
         )
     persistence = info["persistence"]
@@ -53,7 +47,7 @@ def check_server(info: dict[str, dict[str, Any]], *, durable: bool) -> None:
 
 
 def store_error(error: redis.RedisError) -> StoreError:
-    """The typed error for what the client raised."""
+    """Return the typed error of a client's exception."""
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, redis.TimeoutError):
         return StoreTimeout(f"the store did not answer in time ({text})")
@@ -63,10 +57,10 @@ def store_error(error: redis.RedisError) -> StoreError:
 
 
 def run_operation(operation: Any, client: Any) -> Any:
-    """The result of an operation that yields requests.
+    """Run an operation, which yields requests; return its result.
 
-    One is `(script, keys, args)`, or a command with its arguments; a list of them goes out at once
-    and runs in order.
+    A request is `(script, keys, args)`, or a command with its arguments; a list of them is sent at
+    once and runs in order.
     """
     try:
         request = next(operation)
@@ -81,7 +75,7 @@ def run_operation(operation: Any, client: Any) -> Any:
 
 
 async def arun_operation(operation: Any, client: Any) -> Any:
-    """`run_operation` on an async client."""
+    """Run an operation on an async client."""
     try:
         request = next(operation)
         while True:
@@ -95,11 +89,11 @@ async def arun_operation(operation: Any, client: Any) -> Any:
 
 
 def _send(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:
-    """Send scripts by hash, again in full when the server lost them; others as they are.
+    """Send scripts by hash, again in full when the server lost them; others directly.
 
-    NoScriptError says that nothing was run, so the caller sends it again as a list, whose scripts
-    go out whole. Not by redis-py's own way: it loads the script and refers to it again, and another
-    flush may come between.
+    After NoScriptError nothing was run, so the caller sends it again as a list, whose scripts are
+    sent in full. redis-py's own method loads the script and refers to it again, and another flush
+    may come between.
     """
     if isinstance(request, list):
         pipeline = client.pipeline(transaction=False)

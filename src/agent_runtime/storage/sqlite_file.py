@@ -22,28 +22,28 @@ WRITE_CLOCK_EVERY_S = 600.0
 
 
 def _create_private_file(path: str) -> None:
-    """Make the file, its owner's alone, if it is not there.
+    """Create the file, readable by its owner only, if it does not exist.
 
-    One that is there is not opened: closing it again would take away the locks of every SQLite
-    connection that this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and
-    another process would remove its journal.
+    An existing file is not opened: closing it would drop the locks of every SQLite connection that
+    this process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and another process
+    would remove its journal.
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 class SqliteFile:
-    """Runs operations (methods named after them, with an underscore) on one connection.
+    """Run operations (methods named after them, with an underscore) on one connection.
 
-    Async callers wait for a thread of its own. A subclass says its `SCHEMA`: tables, version,
+    Async callers wait for a separate thread. A subclass defines its `SCHEMA`: tables, version,
     upgrades.
 
     Args:
-        path: the file; its folder is made when it is missing, readable by its owner alone.
-        `:memory:` works too.
+        path: the file; a missing folder is created, readable by its owner only. `:memory:` works
+            too.
         busy_timeout_s: how long a call waits for another process's transaction before StoreTimeout,
-            the time in which it waited for other calls included. While the file stays locked, the
-            next calls wait a tenth of it: what is asked one after the other costs one wait.
+            including its wait for other calls. While the file stays locked, the next calls wait a
+            tenth of it: successive calls cost one wait.
         synchronous: `full` survives a power cut, `normal` (half the waiting) a crash of the
             process.
 

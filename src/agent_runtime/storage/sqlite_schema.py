@@ -1,4 +1,4 @@
-"""The tables of a store in a SQLite file, their version, and the way from each earlier one."""
+"""Define a store's tables in a SQLite file, their version, and upgrades of earlier ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent_runtime.errors import StoreVersion
 from agent_runtime.storage.deletion_clock import ClockState
 
 FILE_VERSION = 1
-"""`PRAGMA user_version`: of what all stores in a file share. Files before it have 0."""
+"""`PRAGMA user_version` of what all stores in a file share; 0 in earlier files."""
 _SHARED_TABLES = """
 CREATE TABLE IF NOT EXISTS agent_runtime_stores (store TEXT PRIMARY KEY, version INTEGER
     NOT NULL) WITHOUT ROWID;
@@ -22,10 +22,10 @@ CREATE TABLE IF NOT EXISTS agent_runtime_clock (one INTEGER PRIMARY KEY CHECK (o
 
 @dataclass(frozen=True, slots=True)
 class StoreSchema:
-    """What a store keeps in a SQLite file. Several stores may share one file.
+    """Describe a store in a SQLite file, which several stores may share.
 
-    `tables` is the script of the present `version`; `upgrades[n]` the script that makes version n
-    of version n - 1. Version 1 is the one of files that carry no version yet.
+    `tables` is the script of the present `version`; `upgrades[n]` upgrades version n - 1 to n.
+    Files without a version are of version 1.
     """
 
     store: str
@@ -34,10 +34,7 @@ class StoreSchema:
     upgrades: Mapping[int, str] = field(default_factory=dict)
 
     def open(self, db: sqlite3.Connection, path: str) -> None:
-        """Make the tables, or upgrade them.
-
-        Raises StoreVersion for a file that this version cannot go on from.
-        """
+        """Create the tables, or upgrade them; raises StoreVersion for an incompatible file."""
         if self._stored_version(db, path) == self.version:
             return
         db.execute("BEGIN IMMEDIATE")  # one process upgrades, the others wait and find it done
@@ -103,10 +100,7 @@ class StoreSchema:
         db.execute(f"PRAGMA user_version = {FILE_VERSION}")
 
     def _check_columns(self, db: sqlite3.Connection, path: str) -> None:
-        """Compare with what the script makes.
-
-        A table of a version before the first one is told by its columns.
-        """
+        """Compare the columns with those of the script, to detect versions before the first one."""
         model = sqlite3.connect(":memory:")
         try:
             model.executescript(self.tables)
@@ -129,7 +123,7 @@ def _foreign_store_error(problem: str) -> StoreVersion:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script; a trigger's body has semicolons of its own."""
+    """Yield the statements of a script; a trigger's body contains semicolons."""
     statement = ""
     for piece in script.split(";")[:-1]:
         statement += f"{piece};"

@@ -62,12 +62,12 @@ MAX_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreUrl:
-    """A parsed address; passwords in it are registered for redaction.
+    """Hold a parsed address; passwords in it are registered for redaction.
 
     `target` is the file of a SQLite store, and for a server the address without the options below.
-    `durable`: refuse a Redis server that keeps no append-only file (None: as the store needs it).
-    `prefix` stands before every Redis key, `timeout_s` bounds each of its answers. `log_name` names
-    a log of events at the address.
+    `durable`: refuse a Redis server without an append-only file (None: as the store requires).
+    `prefix` precedes every Redis key, `timeout_s` bounds each of its answers. `log_name` names an
+    event log at the address.
     """
 
     kind: StoreKind
@@ -86,22 +86,22 @@ class StoreUrl:
         *,
         has_logs: bool = False,
     ) -> StoreUrl:
-        """Read the address `text` of `store_name` (a noun for errors: "the ledger").
+        """Parse the address `text` of `store_name` (a noun for errors: "the ledger").
 
         Args:
             text: the address.
-            store_name: which store it is of.
-            accepts: the kinds of store that there are for it.
-            has_logs: whether `?name=` may choose one of several logs there.
+            store_name: the store it is for.
+            accepts: the kinds of store that are supported.
+            has_logs: whether `?name=` may select one of several logs there.
 
-        Raises ConfigurationError for an address of another form, of a server without a host, with
-        an unknown option, or with a value that cannot be one. No message quotes a password.
+        Raises ConfigurationError for an invalid address, a server without a host, an unknown
+        option, or an invalid value. No message quotes a password.
         """
         return _Parser(text, store_name, accepts, has_logs=has_logs).parse()
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether what is stored there is gone with the process."""
+        """Return whether the store is lost when the process ends."""
         return self.kind == "memory" or self.target == ":memory:"
 
     def __repr__(self) -> str:
@@ -269,7 +269,7 @@ def _host_and_port(text: str) -> tuple[str, str | None]:
     if text.startswith("["):
         host, bracket, rest = text.partition("]")
         if rest and not rest.startswith(":"):
-            return text, None  # no host, which says the error
+            return text, None  # no host, which the error reports
         return host + bracket, rest[1:] if rest else None
     host, colon, port = text.partition(":")
     return host, port if colon else None

@@ -8,7 +8,10 @@ _HERE = Path(__file__).resolve()
 
 
 def builtin_folder() -> Path:
-    """Where the shipped templates are: package data in a wheel, `templates/` in a checkout."""
+    """Return the folder of built-in templates.
+
+    It is package data in a wheel, `templates/` in a checkout.
+    """
     packaged = _HERE.parent / "shipped"
     return packaged if packaged.is_dir() else _HERE.parents[3] / "templates"
 

@@ -16,10 +16,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def parse_section(model: type[M], content: Any, name: str) -> M:
-    """`content` as a `model`.
-
-    Raises ConfigurationError, which lists everything that is wrong, by its path.
-    """
+    """Parse `content` as a `model`; raises ConfigurationError with all problems by their paths."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -39,9 +36,9 @@ def parse_section(model: type[M], content: Any, name: str) -> M:
 
 
 def read_section(model: type[M], path: str | Path, name: str) -> M:
-    """The map `name` of a YAML file.
+    """Read the map `name` of a YAML file.
 
-    Raises ConfigurationError, TemplateError for YAML that is none, OSError.
+    Raises ConfigurationError, TemplateError for invalid YAML, OSError.
     """
     content = to_python(read_yaml(read_bounded(path, MAX_BYTES), str(path)))
     if not isinstance(content, dict) or not isinstance(content.get(name), dict):

@@ -1,4 +1,4 @@
-"""The allow-lists of what an untrusted template may reach."""
+"""Restrict the reach of untrusted templates to allow-lists."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ HARMLESS_MIDDLEWARE = (
 
 @dataclass(frozen=True)
 class Confinement:
-    """Lists of what confined templates may reach; empty ones, the default, are nothing.
+    """List what confined templates may reach; empty lists, the default, allow nothing.
 
     Args:
-        commands: programs of MCP servers with all their arguments, as a shell reads them:
-            `"/usr/bin/uvx mcp-server-time"`.
+        commands: programs of MCP servers with all their arguments, in shell syntax: `"/usr/bin/uvx
+            mcp-server-time"`.
         environment: names of variables that a template may set for such a program.
-        addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` stands for
-        all below it.
-        accounts: addresses that may be sent the application's own key of a provider, as `"openai at
-        https://..."`.
+        addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` includes
+            all
+            addresses below it.
+        accounts: addresses that may receive the application's own key of a provider, as `"openai at
+            https://..."`.
         variables: of the environment, for `${VAR}` and `from_env`.
         secret_files: that `from_file` may name.
         middleware: by name, beside those of LangChain that reach nothing outside of the run.
-        agents: registered templates that `agent:` tools may name; their scopes are not asked for
-        again.
+        agents: registered templates that `agent:` tools may name; their scopes are not checked
+            again.
         workflows: registered ones that `workflow` may name.
         memories: registered ones that `memory` may name.
         parameters: names that `params.extra` of a model may have.
         settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD;
             `"pipeline"`, an order of layers that may leave out one of the application; `"patterns
-            in inputs"` and `"patterns in response_format"`, regular expressions and references,
-            which may make a check slow; `"limits of a model"`, which hold for the account and so
-            for every agent.
+                in
+            inputs"` and `"patterns in response_format"`, regular expressions and references, which
+                may
+            make a check slow; `"limits of a model"`, which apply to the account and so to every
+                agent.
         roots: folders that arguments and inputs of the format `path` may lead into, beside the
             template's own, and the `cwd` of a server, which may not be the template's own.
     """
@@ -74,7 +77,7 @@ class Confinement:
         ]
 
     def check(self, template: AgentTemplate, values: Mapping[str, Any]) -> None:
-        """Raise TemplateError for a template that reaches what it may not, with these inputs."""
+        """Raise TemplateError for a template that reaches beyond the lists, with these inputs."""
         problems = self.problems(template)
         problems += [
             template.problem(reach.place, _refusal_message(reach), "not_confined")
@@ -118,7 +121,7 @@ def _is_inside(value: str, roots: Collection[str | Path]) -> bool:
         value = unquote(urlsplit(value).path)
     try:
         resolved = Path(os.path.realpath(Path(value).expanduser()))
-    except (RuntimeError, ValueError):  # the home of a user who is not there; a null byte
+    except (RuntimeError, ValueError):  # the home of an unknown user; a null byte
         return False
     return any(resolved.is_relative_to(os.path.realpath(root)) for root in roots)
 

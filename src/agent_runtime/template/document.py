@@ -1,7 +1,4 @@
-"""From files to one resolved document: extends, include, files, `${VAR}`.
-
-Every value keeps its place.
-"""
+"""Resolve template files to one document: extends, include, files, `${VAR}`, with locations."""
 
 from __future__ import annotations
 
@@ -29,10 +26,7 @@ from agent_runtime.template.yaml_reader import (
 
 MAX_CHAIN = 8
 MAX_FILES = size_limit("template_files")
-"""Files that one template is made of, each counted as often as it is named.
-
-8 files of 1 KB took 9 s.
-"""
+"""Most files of one template, counting repetitions: 8 files of 1 KB took 9 s."""
 _VARIABLE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::([-?])([^}]{0,2000}))?\})")
 _SECRET = re.compile(
     r"\b(sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abpr]-[A-Za-z0-9-]{10,}|AKIA[0-9A-Z]{16}"
@@ -57,10 +51,7 @@ def _read_file(path: Path, display_path: str) -> bytes:
 
 
 class Document:
-    """One template file with everything it pulls in.
-
-    `problems` collects what is wrong, `node` is the result.
-    """
+    """Resolve one template file with its references; `problems` and `node` are the result."""
 
     def __init__(
         self, path: Path, data: bytes | None = None, environ: Mapping[str, str] | None = None
@@ -84,7 +75,7 @@ class Document:
     def find_beside(
         self, name: str, folder: Path, mark: Mark, path: str, *, kind: str = "file"
     ) -> Path | None:
-        """The file (or `folder`) beside a template, or None and a problem.
+        """Return the file (or `folder`) beside a template, or None and a problem.
 
         Nothing outside the root is opened.
         """
@@ -200,9 +191,7 @@ class Document:
             return replace(read_yaml(_read_file(path, path.name), path.name), key=reference.key)
         try:
             value = loads_unique(_read_file(path, path.name))
-            json.dumps(
-                value, ensure_ascii=False
-            ).encode()  # a lone surrogate cannot be written again
+            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be encoded
             return _to_node(value, reference)
         except (ValueError, RecursionError) as error:
             self.problems.append(
@@ -265,7 +254,7 @@ class Document:
                 self.variable_marks[steps] = node.mark
                 if "mcp" in steps or names_a_secret(
                     name
-                ):  # what a program is given, errors and logs may quote
+                ):  # errors and logs may quote a program's arguments
                     SECRETS.add(value)
             if value or (value is not None and operator is None):
                 return value
@@ -303,10 +292,7 @@ def _to_node(value: object, origin: Node, depth: int = 1) -> Node:
 
 
 def _merge(base: Node, override: Node) -> Node:
-    """Maps merge deeply.
-
-    Anything else replaces, but a list can be changed by `$append` and `$remove`.
-    """
+    """Merge maps deeply; other values replace, and `$append` and `$remove` change lists."""
     if override.kind == "map" and override.value and set(override.value) <= {"$append", "$remove"}:
         return _apply_list_change(base, override)
     if base.kind != "map" or override.kind != "map":
@@ -349,17 +335,14 @@ def _list_item_id(node: Node) -> object:
 
 
 def to_python(node: Node) -> object:
-    """The node's value without its places."""
+    """Return the node's value without locations."""
     if node.kind == "map":
         return {k: to_python(v) for k, v in node.value.items()}
     return [to_python(v) for v in node.value] if node.kind == "list" else node.value
 
 
 def locate(node: Node, path: tuple[str | int, ...], *, key: bool = False) -> Mark:
-    """Where the value (or its key) at `path` stands.
-
-    The nearest enclosing place when it is not in the file.
-    """
+    """Return the location of the value (or its key) at `path`, or of the nearest enclosing one."""
     current = node
     for depth, step in enumerate(path):
         nested: Node | None = None

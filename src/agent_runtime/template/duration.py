@@ -13,7 +13,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration_s(value: Any) -> float:
-    """Seconds of a duration such as `500ms`, `20s`, `10m`, `1.5h` or `30d`.
+    """Return the seconds of a duration such as `500ms`, `20s`, `10m`, `1.5h` or `30d`.
 
     Raises ValueError for others.
     """

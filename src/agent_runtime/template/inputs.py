@@ -14,10 +14,10 @@ from agent_runtime.template.spec import AgentTemplate
 
 
 def resolve_inputs(template: AgentTemplate, inputs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`inputs` with the template's defaults, checked against its schema.
+    """Return `inputs` with the template's defaults, checked against its schema.
 
-    A property with `format: path` becomes an absolute path: a default is meant from the template's
-    folder, a given value from the working directory. Raises InputInvalid naming the input.
+    A property with `format: path` becomes an absolute path: a default is relative to the template's
+    folder, a value to the working directory. Raises InputInvalid naming the input.
     """
     if not template.inputs and not inputs:
         return {}
@@ -47,6 +47,6 @@ def _check_values(template: AgentTemplate, values: dict[str, Any]) -> None:
 
 
 def render_prompt(template: AgentTemplate, inputs: Mapping[str, Any]) -> str | None:
-    """The system prompt with its inputs filled in, or None when the template has none."""
+    """Return the system prompt with its inputs filled in, or None without a prompt."""
     prompt = template.spec.system_prompt
     return with_skills(render(prompt, inputs), template.skills) if isinstance(prompt, str) else None

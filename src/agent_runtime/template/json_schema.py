@@ -16,7 +16,7 @@ PATTERN_BYTES = size_limit("pattern_bytes")
 """Memory of one compiled pattern; a larger one is refused when the template is read."""
 MAX_MESSAGE = 300
 MAX_PARTS_FOR_ALL_FAULTS = 200
-"""Parts of a value that has all its faults told."""
+"""Most parts of a value for which all faults are reported."""
 MAX_COMBINATIONS = 200
 """Combinations of a schema's branches that are searched for contradictions.
 
@@ -32,18 +32,17 @@ _PATTERN_KEYWORDS = frozenset({"pattern", "patternProperties"})
 
 
 class Fault(NamedTuple):
-    """What is wrong at one place of a value: the steps to it, and a sentence."""
+    """Locate a fault in a value by its path, and describe it."""
 
     instance_path: tuple[str | int, ...]
     message: str
 
 
 class SchemaCheck:
-    """A compiled JSON Schema (draft 2020-12).
+    """Compile a JSON Schema (draft 2020-12).
 
     Patterns are matched in linear time, so they have neither look-around nor back-references;
-    references to anywhere outside of the schema are not followed. Raises ValueError for what is no
-    schema.
+    references outside of the schema are not followed. Raises ValueError for an invalid schema.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -52,9 +51,9 @@ class SchemaCheck:
         self._validator = Draft202012Validator(to_plain_json(schema), **_options())
 
     def faults(self, value: Any) -> Iterator[Fault]:
-        """Yield what does not fit: all of it for a small value, the first fault of a large one.
+        """Yield the faults of a value: all of a small one, the first of a large one.
 
-        All faults are collected before the first is given: half a million wrong items took 9.5 s
+        All faults are collected before the first is yielded: half a million wrong items took 9.5 s
         and 842 MB.
         """
         from jsonschema_rs import ValidationError
@@ -94,7 +93,7 @@ def _is_small(value: Any, max_parts: int) -> bool:
 
 
 def _shorten(message: str) -> str:
-    """Return a message with its value shortened: the rule stands at the end."""
+    """Shorten the value in a message: the rule is at the end."""
     if len(message) <= MAX_MESSAGE:
         return message
     return f"{message[: MAX_MESSAGE // 3]} ... {message[-2 * MAX_MESSAGE // 3 :]}"
@@ -103,10 +102,10 @@ def _shorten(message: str) -> str:
 def to_plain_json(value: Any) -> Any:
     """Return a copy of `value` made of JSON's own types.
 
-    Subclasses as what they extend, a tuple as a list.
+    Subclasses as their bases, tuples as lists.
 
-    Raises ValueError for what is no JSON: other types, keys that are no text, NaN, half of a
-    surrogate pair, circles.
+    Raises ValueError for anything else: other types, keys that are not text, NaN, half of a
+    surrogate pair, cycles.
     """
     try:
         return _to_json_value(value)
@@ -153,10 +152,7 @@ def _options() -> dict[str, Any]:
 
 
 def schema_problems(schema: dict[str, Any], path: str) -> list[tuple[str, str]]:
-    """Return what is wrong with a JSON Schema of type object, as places and sentences.
-
-    Contradictions too.
-    """
+    """Return the problems of a JSON Schema of type object, including contradictions, with paths."""
     from jsonschema_rs import Draft202012Validator, ReferencingError, ValidationError
 
     if schema.get("type", "object") != "object":
@@ -191,7 +187,7 @@ def _schema_fault(error: Any, path: str) -> tuple[str, str]:
 
 
 def _contradictions(schema: dict[str, Any], path: str) -> list[tuple[str, str]]:
-    """Return the parts of a schema that no value can meet, but those that say `false`."""
+    """Return the parts of a schema that no value can satisfy, except `false` itself."""
     from jsonschema_rs.canonical import UnsatisfiableReason, find_unsatisfiable
 
     combinations, choices = _search_size(schema)
@@ -270,7 +266,7 @@ def external_refs(value: Any) -> list[str]:
 
 
 def has_refs(value: Any) -> bool:
-    """Whether a schema points anywhere; a validator would go and fetch it."""
+    """Return whether a schema has references, which a validator would fetch."""
     if isinstance(value, dict):
         return "$ref" in value or "$dynamicRef" in value or any(has_refs(v) for v in value.values())
     return isinstance(value, list) and any(has_refs(v) for v in value)

@@ -1,4 +1,4 @@
-"""Loading a template: every problem at once, each with its place."""
+"""Load a template, and report all problems at once, with their locations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agent_runtime.template.spec import AgentTemplate, is_path
 from agent_runtime.template.yaml_reader import Mark
 
 MAX_SUGGESTIONS = 20
-"""Unknown keys that get a list of what may be meant: each costs milliseconds."""
+"""Most unknown keys with suggestions: each costs milliseconds."""
 
 
 def load_template(path: str | Path, *, environ: Mapping[str, str] | None = None) -> AgentTemplate:
@@ -33,21 +33,21 @@ def load_template(path: str | Path, *, environ: Mapping[str, str] | None = None)
 def parse_template(
     text: str, *, folder: str | Path = ".", file: str = "<template>"
 ) -> AgentTemplate:
-    """`load_template` for text at hand; `folder` is where the files it names are."""
+    """Load a template from text; `folder` contains the files it names."""
     return _load(Path(folder) / file, text.encode("utf-8", "surrogatepass"), None, ())
 
 
 def unused_inputs(template: AgentTemplate) -> list[str]:
-    """A warning for each input that is declared and nowhere used.
+    """Return a warning for each input that is declared and never used.
 
-    A base template may declare for its children.
+    A base template may declare inputs for its children.
     """
     unused = sorted(template.input_names - template.used_inputs())
     return [f"input '{name}' is declared but no prompt or tool argument uses it" for name in unused]
 
 
 def template_problems(error: ValidationError, document: Document | None = None) -> list[Problem]:
-    """What pydantic found, in the words and with the places of the template."""
+    """Return pydantic's errors in the template's terms and with its locations."""
     error_details = error.errors(include_input=False)
     unknown = [details for details in error_details if details["type"] == "extra_forbidden"][
         :MAX_SUGGESTIONS
@@ -243,7 +243,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _keys_at(path: tuple[Any, ...]) -> list[str]:
-    """The keys that the schema allows at `path`."""
+    """Return the keys that the schema allows at `path`."""
     schema = _schema()
     nodes = [schema]
     for step in path:

@@ -1,4 +1,4 @@
-"""A template with some of its keys said otherwise."""
+"""Override keys of a template."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from agent_runtime.template.spec import AgentTemplate
 
 
 def apply_overrides(template: AgentTemplate, overrides: Mapping[str, Any]) -> AgentTemplate:
-    """The template with keys of its spec replaced or deepened.
-
-    Raises TemplateError for what does not fit.
-    """
+    """Return the template with keys of its spec replaced or deepened; raises TemplateError."""
     content = template.model_dump(by_alias=True, exclude_unset=True)
     content["spec"] = _deep_merge(content["spec"], overrides)
     try:

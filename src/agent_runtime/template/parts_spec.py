@@ -1,4 +1,4 @@
-"""What an agent of a template is made of beside its model: tools, MCP servers, sub-agents."""
+"""Define the parts of an agent's template: models, tools, MCP servers, sub-agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOOL_NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
 class SecretRef(StrictModel):
-    """Where a secret is; the value itself never stands in a template."""
+    """Refer to a secret; a template never contains its value."""
 
     from_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = None
     from_file: str | None = None
@@ -27,7 +27,7 @@ class SecretRef(StrictModel):
 
 
 class ModelParams(StrictModel):
-    """What most providers understand; a provider's own settings go under `extra`."""
+    """Configure what most providers support; a provider's own settings go under `extra`."""
 
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
@@ -71,7 +71,7 @@ class ModelSpec(StrictModel):
 
 
 def fallback_specs(model: ModelSpec) -> list[ModelSpec]:
-    """What a model's fallbacks are made from."""
+    """Return the specs of a model's fallbacks."""
     return [
         ModelSpec(id=name, params=model.params, limits=model.limits) for name in model.fallbacks
     ]
@@ -152,7 +152,7 @@ class ToolSpec(StrictModel):
 
 
 class InterruptSpec(StrictModel):
-    """What a person may answer when a tool call waits for approval, and what they are shown."""
+    """Configure a tool's approval: the allowed decisions, and the description for the person."""
 
     allowed_decisions: Annotated[
         list[Literal["approve", "edit", "reject", "respond"]], Field(min_length=1)
@@ -168,12 +168,12 @@ class MiddlewareSpec(BaseModel):
 
 
 def expand_tool_shorthand(value: Any) -> Any:
-    """The short form of a tool: its registered name."""
+    """Expand the short form of a tool: its registered name."""
     return {"use": value} if isinstance(value, str) else value
 
 
 def expand_model_shorthand(value: Any) -> Any:
-    """The short form of a model: its id."""
+    """Expand the short form of a model: its id."""
     return {"id": value} if isinstance(value, str) else value
 
 
@@ -187,15 +187,15 @@ AnyModel = Annotated[
 
 
 class SubagentSpec(StrictModel):
-    """An agent that this one hands tasks to by the tool `task`; names as in deepagents.
+    """Define a sub-agent for the tool `task`, with deepagents' names.
 
-    It begins each task with nothing but its text, and answers with its last message. Its model is
+    It starts each task with the task's text only, and answers with its last message. Its model is
     this agent's unless it names one, and so are its tools.
     """
 
     name: Annotated[str, Field(pattern=TOOL_NAME)]
     description: Annotated[
-        str, Field(min_length=1, description="What it is for: by this it is chosen.")
+        str, Field(min_length=1, description="Its purpose, by which the model selects it.")
     ]
     system_prompt: Annotated[str, Field(min_length=1)]
     keywords: Annotated[

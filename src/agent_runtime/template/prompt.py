@@ -31,18 +31,12 @@ def placeholders(text: str) -> tuple[set[str], list[str]]:
 
 
 def render(text: str, inputs: Mapping[str, Any]) -> str:
-    """`text` with each placeholder replaced.
-
-    What a value contains is never read as a placeholder again.
-    """
+    """Replace each placeholder of `text`; values are never parsed for placeholders."""
     return _PLACEHOLDER.sub(lambda m: _to_text(inputs[m[1].strip().removeprefix("inputs.")]), text)
 
 
 def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
-    """`render` through lists and maps.
-
-    A string that is one placeholder alone takes the input with its type.
-    """
+    """Render lists and maps; a string with only a placeholder becomes the input with its type."""
     if isinstance(value, str):
         whole_match = _PLACEHOLDER.fullmatch(value)
         name_match = _NAME.fullmatch(whole_match[1]) if whole_match else None
@@ -55,7 +49,7 @@ def render_value(value: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 def strings_in(value: Any) -> list[str]:
-    """Every string in nested lists and maps."""
+    """Return every string in nested lists and maps."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
@@ -64,7 +58,7 @@ def strings_in(value: Any) -> list[str]:
 
 
 def uses_inputs(value: Any) -> bool:
-    """Whether a string anywhere in `value` has a placeholder."""
+    """Return whether a string anywhere in `value` has a placeholder."""
     return any(_OPEN.search(text) for text in strings_in(value))
 
 

@@ -1,7 +1,4 @@
-"""What a template reaches beyond its own text.
-
-Programs, addresses, variables, secrets, files, middleware.
-"""
+"""List a template's reach: programs, addresses, variables, secrets, files, middleware."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ _ADDRESS = re.compile(r"(?i)[a-z][a-z0-9+.-]*://")
 
 
 class Reach(NamedTuple):
-    """One thing that a template reaches, and where the template says so."""
+    """Describe one thing that a template reaches, with its location."""
 
     kind: ReachKind
     value: str
@@ -91,7 +88,7 @@ def reaches_of(template: AgentTemplate) -> list[Reach]:
         )
     if _is_slow_to_check(
         template.inputs
-    ):  # an expression of somebody else's may take a minute for 30 characters
+    ):  # an untrusted expression may take a minute for 30 characters
         reaches.append(Reach("setting", "patterns in inputs", "inputs"))
     if spec.runtime.cost.unknown_price == "allow":
         reaches.append(Reach("setting", "unknown_price: allow", "spec.runtime.cost.unknown_price"))
@@ -142,9 +139,9 @@ def _nested_keys(value: Any) -> list[str]:
 
 
 def is_path_like(text: str) -> bool:
-    """Tell whether a text names a file.
+    """Return whether a text names a file.
 
-    Absolute, of a home, upwards, a `file:` address, or one that is there.
+    Absolute, in a home, upwards, `file:`, or an existing one.
     """
     if text.lower().startswith("file:"):
         return True
@@ -169,10 +166,7 @@ _SLOW_KEYWORDS = frozenset(
         "$dynamicRef",
     }
 )
-"""Words of JSON Schema whose check may take a minute for a small value.
-
-Expressions, and schemas that unfold.
-"""
+"""Keywords of JSON Schema whose check may take a minute: expressions, and unfolding schemas."""
 
 
 def _is_slow_to_check(schema: Any) -> bool:

@@ -17,10 +17,10 @@ MAX_FAULTS = 5
 
 
 def validating_class(schema: dict[str, Any]) -> type[BaseModel]:
-    """Return a class for `response_format` that accepts what fits the schema.
+    """Return a class for `response_format` that accepts values of the schema.
 
-    LangChain gives a map for a JSON Schema to the model and returns its answer unchecked; for a
-    class it checks, and a model that answers by a tool call reads what is wrong and is asked again.
+    LangChain sends a JSON Schema to the model and returns its answer unchecked; for a class it
+    checks the answer, and a model that answers by a tool call gets the error and another attempt.
     `schema` needs a `title`: LangChain names the answer's tool after it.
     """
     members = {

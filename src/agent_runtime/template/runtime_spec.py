@@ -23,7 +23,7 @@ RetryClass = Literal["transient", "rate_limit", "server_error", "connection", "t
 
 
 class StrictModel(BaseModel):
-    """What every part of a template is: unknown keys and values of another type are errors."""
+    """Reject unknown keys and values of another type in every part of a template."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False
@@ -67,7 +67,7 @@ class LimitsSpec(StrictModel):
 
 
 def check_delays(settings: Any) -> None:
-    """Raise ValueError for a first wait that was given and is longer than the longest one."""
+    """Raise ValueError for an explicit first delay that is longer than the longest one."""
     if "initial_delay" in settings.model_fields_set and settings.initial_delay > settings.max_delay:
         raise ValueError(
             "initial_delay is longer than max_delay: no wait would be as long as it says"
@@ -75,7 +75,7 @@ def check_delays(settings: Any) -> None:
 
 
 class RetrySpec(StrictModel):
-    """Trying a failed call again; waits double from `initial_delay` up to `max_delay`."""
+    """Configure retries of a failed call; delays double from `initial_delay` up to `max_delay`."""
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 2
     retry_on: list[
@@ -91,10 +91,7 @@ class RetrySpec(StrictModel):
 
 
 class BudgetSpec(StrictModel):
-    """What one scope may spend in one period (UTC); each user, tenant, ...
-
-    Has an account of its own.
-    """
+    """Limit the spending of one scope in one period (UTC), for each user, tenant, ..."""
 
     scope: Literal["run", "session", "user", "tenant", "template", "global"]
     usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
@@ -140,7 +137,7 @@ class CostSpec(StrictModel):
 
 
 class AuthSpec(StrictModel):
-    """What a caller needs beside the scope to run this agent, and whose messages it may send."""
+    """Require further scopes of a caller, and restrict the roles of their messages."""
 
     require: list[Annotated[str, Field(min_length=1, max_length=200)]] = []
     roles: Annotated[
@@ -153,7 +150,7 @@ class AuthSpec(StrictModel):
 
 
 class AtOnceSpec(StrictModel):
-    """At most so many calls at once for each user, tenant, ..., or combination of them."""
+    """Limit concurrent calls for each user, tenant, ..., or combination of them."""
 
     calls: Count
     per: Annotated[
@@ -172,7 +169,7 @@ class ConcurrencySpec(StrictModel):
 
 
 class LoggingSpec(StrictModel):
-    """What the log says of a call beside its outcome."""
+    """Configure the log of a call beside its outcome."""
 
     content: Annotated[bool, Field(description="Log question and answer, redacted.")] = False
 

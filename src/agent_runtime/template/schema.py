@@ -13,10 +13,10 @@ SCHEMA_FILE = "agent-template.v1.schema.json"
 
 
 def template_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a template file, from the same models that check it."""
+    """Return the JSON Schema (2020-12) of a template file, from the models that check it."""
     schema = AgentTemplate.model_json_schema(by_alias=True)
     definitions: dict[str, Any] = {**schema.pop("$defs"), "AgentTemplate": schema}
-    # What the loader understands before the models see it.
+    # The loader handles these before the models.
     schema["patternProperties"] = {"^x-": {}}
     patches = {
         f"{name}{PATCH_SUFFIX}": _patch(definition) for name, definition in definitions.items()
@@ -34,10 +34,7 @@ def template_schema() -> dict[str, Any]:
 
 
 def _patch(schema: Any) -> Any:
-    """The schema of a part that may come from a parent too.
-
-    No key is required, a list may be a change of one.
-    """
+    """Relax a part that may come from a parent: no required keys, and lists may be changes."""
     if isinstance(schema, list):
         return [_patch(item) for item in schema]
     if not isinstance(schema, dict):
@@ -54,5 +51,5 @@ def _patch(schema: Any) -> Any:
 
 
 def template_schema_text() -> str:
-    """The schema as it is published, byte for byte."""
+    """Return the published schema's text."""
     return json.dumps(template_schema(), indent=2, ensure_ascii=False) + "\n"

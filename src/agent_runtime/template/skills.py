@@ -24,10 +24,9 @@ _FRONT_MATTER_CACHE: dict[str, tuple[str, str]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One skill.
+    """Describe one skill.
 
-    Its `name` and `description` (what the model is shown), its `folder`, the `digest` of its
-    SKILL.md.
+    `name` and `description` for the model, `folder`, `digest` of its SKILL.md.
     """
 
     name: str
@@ -37,10 +36,7 @@ class Skill:
 
 
 def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
-    """The skills in a folder of skill folders, and what is wrong with others.
-
-    Nothing outside `root` is read.
-    """
+    """Return the skills in a folder of skill folders, and problems, reading only inside `root`."""
     skills = []
     problems = []
     for file in _skill_files(source):
@@ -56,10 +52,7 @@ def read_skills(source: Path, root: Path) -> tuple[list[Skill], list[str]]:
 
 
 def skills_section(skills: Sequence[Skill]) -> str:
-    """What the system prompt says of them.
-
-    Names and descriptions, the rest is read when it is needed.
-    """
+    """Return the skills' section of the system prompt: names and descriptions only."""
     if not skills:
         return ""
     lines = "\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
@@ -71,9 +64,9 @@ def skills_section(skills: Sequence[Skill]) -> str:
 
 
 def with_skills(prompt: str, skills: Sequence[Skill]) -> str:
-    """The system prompt with the names and descriptions of the skills.
+    """Return the system prompt with the skills' names and descriptions.
 
-    The rest is read when it is needed.
+    The rest of a skill is read on demand.
     """
     if not skills:
         return prompt

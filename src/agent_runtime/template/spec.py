@@ -40,13 +40,13 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
 
 
 def is_path(name_or_path: str | Path) -> bool:
-    """Whether a template is named by its file."""
+    """Return whether a template is named by its file."""
     name = str(name_or_path)
     return isinstance(name_or_path, Path) or "/" in name or name.endswith((".yaml", ".yml"))
 
 
 class Metadata(StrictModel):
-    """Who the template is."""
+    """Identify and describe the template."""
 
     name: Annotated[
         str,
@@ -69,14 +69,11 @@ class ResponseFormat(StrictModel):
 
 
 class SessionsSpec(StrictModel):
-    """The conversations of this agent.
+    """Configure the agent's sessions, which the application's session manager stores."""
 
-    They are kept where the application's session manager keeps them.
-    """
-
-    ttl: Annotated[Duration | None, Field(description="Forgotten so long after the last use.")] = (
-        None
-    )
+    ttl: Annotated[
+        Duration | None, Field(description="Time after the last use at which a session expires.")
+    ] = None
     multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
 
 
@@ -106,14 +103,14 @@ class Spec(StrictModel):
     runtime: RuntimeSpec = RuntimeSpec()
 
     def all_tools(self) -> list[ToolSpec]:
-        """The agent's own tools, and those of its sub-agents."""
+        """Return the agent's own tools, and those of its sub-agents."""
         return [
             *self.tools,
             *(tool for subagent in self.subagents for tool in subagent.tools or ()),
         ]
 
     def all_models(self) -> list[ModelSpec]:
-        """The agent's own model, and those of its sub-agents."""
+        """Return the agent's own model, and those of its sub-agents."""
         return [
             model
             for model in (self.model, *(subagent.model for subagent in self.subagents))
@@ -147,37 +144,37 @@ class AgentTemplate(StrictModel):
 
     @property
     def agents(self) -> dict[str, AgentTemplate]:
-        """Templates of the `agent:` tools that are named by path."""
+        """Return the templates of the `agent:` tools that are named by path."""
         return self._agents
 
     @property
     def skills(self) -> tuple[Skill, ...]:
-        """The skills in the folders that `spec.skills` names."""
+        """Return the skills in the folders of `spec.skills`."""
         return self._skills
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file and skill folder that the template was read from."""
+        """Return every file and skill folder that the template was read from."""
         return self._files
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The environment's variables that the template was filled from."""
+        """Return the environment variables in the template."""
         return self._variables
 
     @property
     def folder(self) -> Path | None:
-        """Where the template's file is; relative `format: path` defaults are meant from there."""
+        """Return the folder of the template's file, the base of its relative paths."""
         return self._folder
 
     def problem(self, path: str, message: str, code: str = "template_invalid") -> Problem:
-        """A problem with the value at `path` (`spec.tools.0.use`), at its place in the file."""
+        """Return a problem of the value at `path` (`spec.tools.0.use`), with its location."""
         mark = Mark("<template>") if self._locate is None else self._locate(path)
         return mark.problem(message, path, code)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the resolved template, in hex."""
+        """Return the SHA-256 of the resolved template, in hex."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"extends", "include"})
         for tool in content["spec"]["tools"]:
             if tool["agent"] in self._agents:
@@ -197,12 +194,12 @@ class AgentTemplate(StrictModel):
 
     @property
     def input_names(self) -> set[str]:
-        """The declared inputs."""
+        """Return the names of the declared inputs."""
         properties = self.inputs.get("properties")
         return set(properties) if isinstance(properties, dict) else set()
 
     def used_inputs(self) -> set[str]:
-        """The inputs that the prompt or a tool argument uses."""
+        """Return the inputs that the prompt or a tool argument uses."""
         return {name for _, text in self._texts_with_path() for name in placeholders(text)[0]}
 
     def _texts_with_path(self) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""YAML, restricted to what a configuration needs, read into nodes that know where they stand.
+"""Read restricted YAML into nodes with locations.
 
 No tags, anchors, aliases or duplicate keys; one document; size and depth limits; scalars by the
 YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#103-core-schema), so that `on`, `yes` and `no`
@@ -34,22 +34,22 @@ _CONSTANTS = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a file; line and column count from 1."""
+    """Locate a position in a file; line and column count from 1."""
 
     file: str
     line: int = 1
     column: int = 1
 
     def problem(self, message: str, path: str = "", code: str = "template_invalid") -> Problem:
-        """A problem at this place."""
+        """Return a problem at this location."""
         return Problem(message, path, self.file, self.line, self.column, code)
 
 
 @dataclass(slots=True)
 class Node:
-    """A value and where it stands. `value` is a dict or list of nodes, or a scalar.
+    """Hold a value and its location: a dict or list of nodes, or a scalar.
 
-    `key` is where its key stands.
+    `key` locates its key.
     """
 
     kind: Literal["map", "list", "scalar"]
@@ -57,14 +57,14 @@ class Node:
     mark: Mark
     key: Mark | None = None
     unquoted: bool = False
-    """A scalar without quotes: after `${VAR}` is filled in, its type is read again."""
+    """A scalar without quotes: its type is parsed after `${VAR}` is filled in."""
 
 
 def parse_scalar(text: str) -> Any:
-    """The YAML 1.2 core value of an unquoted scalar."""
+    """Return the YAML 1.2 core value of an unquoted scalar."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
-    if len(text) > 400:  # no number that anybody means; Python refuses to read the longest
+    if len(text) > 400:  # no sensible number; Python refuses to parse the longest
         return text
     if _INT.fullmatch(text):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
@@ -167,7 +167,7 @@ class _NodeBuilder:
         if event.tag is not None:
             self._problems.append(mark.problem(f"tag '{event.tag}': tags are not allowed"))
         if isinstance(event, yaml.ScalarEvent):
-            unquoted = not event.style  # the C parser says "", the Python one None
+            unquoted = not event.style  # the C parser returns "", the Python one None
             return Node(
                 "scalar",
                 parse_scalar(event.value) if unquoted else event.value,

@@ -17,12 +17,10 @@ from agent_runtime.models.local_model import LocalChatModel
 
 @dataclass
 class Say:
-    """One answer of the script.
+    """Describe one answer of the script: text, tool calls as `(name, args)`, usage, failure.
 
-    Its text, tool calls as `(name, args)`, usage as `(input, output)` tokens or whole.
-
-    `fail` is raised before anything is said, or after `fail_after` streamed pieces; `usage=None`
-    says nothing about usage, as some providers do.
+    Usage is `(input, output)` tokens or complete; None sends none, like some providers. `fail` is
+    raised before any text, or after `fail_after` streamed pieces.
     """
 
     text: str = ""
@@ -35,7 +33,7 @@ class Say:
 
 
 def say(text: str = "", *tool_calls: tuple[str, dict[str, Any]], **settings: Any) -> Say:
-    """A `Say` in one line: `say("hello")`, `say("", ("add", {"a": 1}))`."""
+    """Return a `Say` in one line: `say("hello")`, `say("", ("add", {"a": 1}))`."""
     return Say(text, tool_calls, **settings)
 
 
@@ -43,13 +41,11 @@ Script = Sequence[Say] | Callable[[list[BaseMessage]], Say]
 
 
 class ScriptedChatModel(LocalChatModel):
-    """Plays its script.
+    """Answer from a script: a list, one answer per call (the last one repeats), or a function.
 
-    A list, one answer a call (the last one again when it is over), or a function of the messages.
-
-    A function makes it safe under concurrency and replayable: it decides by what has been said, not
-    by how often it was asked. `calls` counts the calls, `received_messages` keeps the messages of
-    each. `delay_s` is waited before each piece.
+    A function of the messages is safe under concurrency and replayable: it depends on the
+    conversation, not on the number of calls. `calls` counts the calls, `received_messages` has the
+    messages of each. `delay_s` is the delay before each piece.
     """
 
     provider: str = "scripted"
@@ -60,18 +56,18 @@ class ScriptedChatModel(LocalChatModel):
 
     @property
     def calls(self) -> int:
-        """How often the model has been called."""
+        """Return how often the model has been called."""
         return len(self._calls)
 
     @property
     def received_messages(self) -> list[list[BaseMessage]]:
-        """The messages of each call."""
+        """Return the messages of each call."""
         return self._calls
 
     def answer(
         self, messages: list[BaseMessage], tools: list[dict[str, Any]], tool_choice: Any
     ) -> AIMessage:
-        """The script's next answer."""
+        """Return the script's next answer."""
         step = (
             self.script(messages)
             if callable(self.script)
@@ -96,7 +92,7 @@ class ScriptedChatModel(LocalChatModel):
         return message
 
     def pieces(self, message: AIMessage) -> Iterator[str | Exception]:
-        """The text as the step cuts it, with its failure in place."""
+        """Yield the text in the step's pieces, with its failure in place."""
         step = self._current.pop(id(message))
         cut = re.findall(r"\s*\S+\s*", step.text) if step.pieces is None else step.pieces
         for index, piece in enumerate(cut):

@@ -31,7 +31,7 @@ class RecordingSink:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The joined text of each message."""
+        """Return the joined text of each message."""
         joined: dict[str, str] = defaultdict(str)
         for chunk in self.chunks:
             if isinstance(chunk, TextChunk):
@@ -46,10 +46,10 @@ async def run_layer(
     streaming: bool = False,
     input: str = "question",  # noqa: A002
 ) -> tuple[AgentResult, RecordingSink]:
-    """Run one call through `layer` around a stub `core`; gives the result and what was emitted.
+    """Run one call through `layer` around a stub `core`; return the result and the emitted chunks.
 
-    Raises what the layer raises, and AssertionError when a text that was emitted differs from the
-    text of its message in the result: the rule holds on every layer, unary and streamed.
+    Raises the layer's errors, and AssertionError when an emitted text differs from the text of its
+    message in the result: the rule applies to every layer, unary and streamed.
     """
     sink = RecordingSink()
     result = await compose([layer], core)(AgentContext(input, streaming=streaming, emit=sink))

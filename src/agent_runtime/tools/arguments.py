@@ -1,4 +1,4 @@
-"""What a model is told when the arguments of its tool call do not fit."""
+"""Describe invalid arguments of a tool call to the model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_REPORTED_ERRORS = 5
 
 
 def describe_invalid_arguments(error: Any) -> str:
-    """Describe each wrong field of a ValidationError, without the given values."""
+    """Describe each wrong field of a ValidationError, without the values."""
     details = error.errors(include_input=False)
     field_errors = [
         f"{'.'.join(map(str, d['loc'])) or 'arguments'}: {d['msg']}"

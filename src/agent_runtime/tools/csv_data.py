@@ -35,10 +35,7 @@ Row = dict[str, str]
 
 
 def parse_number(text: str) -> Decimal | None:
-    """The number in a cell, without currency sign, percent sign and thousands separators.
-
-    None if it is not one.
-    """
+    """Return the number in a cell, without currency, percent and thousands signs, or None."""
     text = text.strip()
     if len(text) > MAX_NUMBER_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
@@ -47,16 +44,15 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell is empty or says that there is no value."""
+    """Return whether a cell is empty or stands for a missing value."""
     return text.strip().lower() in _MISSING
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One CSV file: `rows` map column to cell text; `types` say number, date or text.
+    """Hold one CSV file: `rows` map column to cell text; `types` are number, date or text.
 
-    `problems` say where rows have other columns than the first line, or stand in one cell behind an
-    open quote.
+    `problems` list rows with other columns than the first line, or swallowed by an open quote.
     """
 
     name: str
@@ -66,9 +62,9 @@ class Table:
     problems: tuple[str, ...] = ()
 
     def column(self, name: str) -> str:
-        """The column that `name` means, whatever its case.
+        """Return the column called `name`, case-insensitive.
 
-        Raises ToolException listing the columns.
+        Raises ToolException with all columns.
         """
         key = _normalized_name(name)
         for column in self.columns:
@@ -79,9 +75,9 @@ class Table:
         )
 
     def numbers(self, column: str, rows: Iterable[Row]) -> list[Decimal]:
-        """The numbers in a column, missing cells left out.
+        """Return the numbers in a column without missing cells.
 
-        Raises ToolException when it is not numeric.
+        Raises ToolException for other columns.
         """
         if self.types[column] != "number":
             numeric = [c for c in self.columns if self.types[c] == "number"]
@@ -91,7 +87,7 @@ class Table:
         return [n for row in rows if (n := parse_number(row[column])) is not None]
 
     def where(self, conditions: Sequence[Any]) -> list[Row]:
-        """The rows that meet all conditions (`column`, `op`, `value`)."""
+        """Return the rows that meet all conditions (`column`, `op`, `value`)."""
         tests = [self._row_test(self.column(c.column), c.op, str(c.value)) for c in conditions]
         return [row for row in self.rows if all(test(row) for test in tests)]
 
@@ -110,15 +106,12 @@ class Table:
         return lambda row: compare(row[column].strip().lower(), operand)
 
     def describe(self) -> dict[str, Any]:
-        """The file's size and its columns with type and range or values."""
+        """Return the file's size and its columns with type and range or values."""
         columns = [self._describe_column(c) for c in self.columns]
         return self.with_problems({"file": self.name, "rows": len(self.rows), "columns": columns})
 
     def with_problems(self, answer: dict[str, Any]) -> dict[str, Any]:
-        """Return `answer`, with what is wrong in the file where something is.
-
-        Numbers over it may be wrong too.
-        """
+        """Add the file's problems to `answer`, whose numbers may be wrong too."""
         return {**answer, "problems": list(self.problems)} if self.problems else answer
 
     def _describe_column(self, column: str) -> dict[str, Any]:
@@ -153,7 +146,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def to_json_number(value: Decimal) -> int | float:
-    """A number as JSON shows it: whole when it is, else rounded to 6 decimals."""
+    """Return a number for JSON: whole if it is, else rounded to 6 decimals."""
     return int(value) if value == value.to_integral_value() else round(float(value), 6)
 
 
@@ -182,7 +175,7 @@ class CsvFolder:
         }
 
     def tables(self) -> list[Table]:
-        """Every file, read; raises ToolException when there is none."""
+        """Return every file's table; raises ToolException without any."""
         files = self.files()
         if not files:
             raise ToolException("there are no CSV files in the data folder")
@@ -192,7 +185,7 @@ class CsvFolder:
         ]
 
     def table(self, file: str, *columns: str) -> Table:
-        """The file named `file`; without a name the first one that has all `columns`."""
+        """Return the table named `file`, or else the first one with all `columns`."""
         tables = self.tables()
         if file:
             for table in tables:

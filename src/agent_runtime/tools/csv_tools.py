@@ -84,7 +84,7 @@ def _condition_texts(where: Sequence[Condition]) -> list[str]:
 
 @tool_factory(name="csv_describe")
 def csv_describe(data: str) -> BaseTool:
-    """Lists the files with their columns, types and values."""
+    """Create a tool that lists the files with their columns, types and values."""
     folder = CsvFolder(data)
 
     def describe(file: File = "") -> dict[str, Any]:
@@ -100,7 +100,7 @@ def csv_describe(data: str) -> BaseTool:
 
 @tool_factory(name="csv_filter")
 def csv_filter(data: str) -> BaseTool:
-    """Shows the rows that meet conditions."""
+    """Create a tool that shows the rows that meet conditions."""
     folder = CsvFolder(data)
 
     def filter_rows(where: Where, file: File = "", limit: int = 20) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def csv_filter(data: str) -> BaseTool:
 
 @tool_factory(name="csv_aggregate")
 def csv_aggregate(data: str) -> BaseTool:
-    """Calculates one number."""
+    """Create a tool that calculates one number."""
     folder = CsvFolder(data)
 
     def aggregate(
@@ -145,7 +145,7 @@ def csv_aggregate(data: str) -> BaseTool:
 
 @tool_factory(name="csv_group")
 def csv_group(data: str) -> BaseTool:
-    """Calculates a number for each value of a column."""
+    """Create a tool that calculates a number for each value of a column."""
     folder = CsvFolder(data)
 
     def group_by(
@@ -189,7 +189,7 @@ def csv_group(data: str) -> BaseTool:
 
 @tool_factory(name="csv_top")
 def csv_top(data: str) -> BaseTool:
-    """Shows the rows with the highest or lowest values."""
+    """Create a tool that shows the rows with the highest or lowest values."""
     folder = CsvFolder(data)
 
     def top_rows(

@@ -50,7 +50,7 @@ class DocumentIndex:
         }
 
     def search(self, query: str, k: int) -> list[dict[str, Any]]:
-        """The best `k` sentences, each with its file and the line on which it starts."""
+        """Return the best `k` sentences, each with its file and first line."""
         words = re.findall(r"\w+", query.lower())
         if not words:
             raise ToolException("the query has no words")
@@ -85,7 +85,7 @@ class DocumentIndex:
 
 
 def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
-    """Each sentence or heading with its file and the line on which it starts."""
+    """Return each sentence or heading with its file and first line."""
     try:
         text = read_bounded(path, MAX_BYTES).decode("utf-8", "replace")
     except OSError:  # too large, or gone since the folder was listed
@@ -101,7 +101,7 @@ def _sentences(name: str, path: Path) -> list[tuple[str, str, int]]:
 
 @tool_factory(name="search_documents")
 def document_search(docs: str) -> BaseTool:
-    """Searches the documents of one folder."""
+    """Create a tool that searches the documents of one folder."""
     index = DocumentIndex(docs)
 
     def search_documents(

@@ -27,10 +27,7 @@ _COMMON = frozenset(
 
 
 def review(draft: str, max_words: int) -> dict[str, Any]:
-    """What can be said about `draft` by counting.
-
-    Its length and a list of issues, each with what to do.
-    """
+    """Review `draft` by counting: its length, and issues with their remedies."""
     words = re.findall(r"[\w'-]+", draft.lower())
     sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+", draft) if s.strip()]
     issues: list[str] = []
@@ -51,7 +48,7 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
 
 @tool_factory(name="review_draft")
 def draft_review(max_words: int = 120) -> BaseTool:
-    """Reviews drafts of up to `max_words` words."""
+    """Create a tool that reviews drafts of up to `max_words` words."""
 
     def review_draft(
         draft: Annotated[str, Field(description="the whole text of the draft")],

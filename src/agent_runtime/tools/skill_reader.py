@@ -14,7 +14,7 @@ from agent_runtime.tools.function_tool import structured_tool
 
 
 def skill_reader(skills: Sequence[Skill]) -> BaseTool:
-    """The tool `read_skill` for these skills; it reads nothing outside their folders."""
+    """Create the tool `read_skill` for these skills; it reads nothing outside their folders."""
     folders = {skill.name: skill.folder for skill in skills}
 
     def read_skill(
@@ -58,6 +58,6 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         func=read_skill,
         name="read_skill",
         description="Read a skill's instructions, or another file of its folder, before doing "
-        "what it is for.",
+        "its purpose.",
         handle_tool_error=True,
     )

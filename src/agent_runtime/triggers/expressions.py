@@ -17,7 +17,7 @@ _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
 def event_facts(event: Event) -> dict[str, Any]:
-    """What an expression sees: the event's fields, and its `data` as JSON has it."""
+    """Return the input of an expression: the event's fields, and its `data` as JSON."""
     return {
         "id": event.id,
         "type": event.type,
@@ -55,10 +55,7 @@ def compile_expression(expression: str) -> Any:
 
 
 def evaluate(expression: str, facts: dict[str, Any]) -> Any:
-    """What the expression comes to.
-
-    Raises ConfigurationError for one that does not fit these facts.
-    """
+    """Evaluate an expression; raises ConfigurationError for one that fails on these facts."""
     from jmespath.exceptions import JMESPathError
 
     try:
@@ -77,20 +74,17 @@ def evaluate(expression: str, facts: dict[str, Any]) -> Any:
 
 
 def is_condition_met(condition: str | None, facts: dict[str, Any]) -> bool:
-    """Whether the condition is true; what is missing, empty or null is not."""
+    """Return whether the condition is true; missing, empty or null values are not."""
     return condition is None or evaluate(condition, facts) is True
 
 
 def find_expressions(text: str) -> list[str]:
-    """What stands between `{{` and `}}`."""
+    """Return the expressions between `{{` and `}}`."""
     return [expression.strip() for expression in _PLACEHOLDER.findall(text)]
 
 
 def render_template(text: str, facts: dict[str, Any]) -> str:
-    """`text` with each `{{ expression }}` replaced.
-
-    What a value contains is never read as one again.
-    """
+    """Replace each `{{ expression }}` in `text`; values are never parsed again."""
 
     def render_placeholder(match: re.Match[str]) -> str:
         value = evaluate(match[1].strip(), facts)

@@ -33,28 +33,27 @@ LOG = logging.getLogger("agent_runtime.triggers")
 
 
 class TriggerHandler:
-    """Starts the agents that rules name, when events of the factory's bus or of a broker match.
+    """Start the agents of rules when events of the factory's bus or of a broker match.
 
     `async with TriggerHandler(factory, load_triggers("triggers.yaml")): ...`
 
     A rule runs its agent as the principal `trigger:NAME` of the event's tenant, through the agent's
-    own onion. Its session is `trigger-NAME-` and what the rule says: an id that no other caller may
-    take. Its rate and budget are layers of that onion, for each tenant. What it starts carries the
-    event as its cause, one deeper; an event at a rule's `max_depth` starts nothing, and
-    `trigger.stopped` says so. An event is acknowledged when its runs have ended: after a crash they
-    are started again. A failed run is a `trigger.failed` and a dead letter, and is not started
+    own pipeline. Its session is `trigger-NAME-` and the rule's suffix: an id that no other caller
+    may take. Its rate and budget are layers of that pipeline, for each tenant. The event is the
+    cause of everything it starts, one deeper; an event at a rule's `max_depth` starts nothing,
+    reported by `trigger.stopped`. An event is acknowledged when its runs have ended: after a crash
+    they are started again. A failed run is a `trigger.failed` and a dead letter, and is not started
     again.
 
     Args:
-        factory: makes the agents; schedules and webhooks are published on its bus.
+        factory: builds the agents; schedules and webhooks are published on its bus.
         rules: from `load_triggers`.
-        broker: whose events start agents; those of this process's bus when it is left out.
+        broker: the source of events; this process's bus by default.
         name: of the consumer group: of the handlers of one name one reads, the others stand by.
-        relay: hand the bus's events to `broker`; False when the application has a `Relay` to it
-        already.
+        relay: relay the bus's events to `broker`; False when the application has a `Relay` to it.
         consumer: further settings of the `EventConsumer` (`dead_letters`, `seen_ids`).
 
-    Raises ConfigurationError for an agent that cannot be made.
+    Raises ConfigurationError for an agent that cannot be built.
     """
 
     def __init__(
@@ -93,9 +92,8 @@ class TriggerHandler:
             self.webhooks.flush = relay.flush
         start = (
             "earliest" if self._owns_broker else "latest"
-        )  # what a log of others has from before starts nothing
-        # What runs at once is each rule's to say: one that is slow must not keep the others from
-        # theirs.
+        )  # earlier events of a shared log start nothing
+        # Each rule limits its own concurrency: a slow one must not hold back the others.
         settings = {
             "retries": 0,
             "start": start,
@@ -116,10 +114,7 @@ class TriggerHandler:
         await self._exit_stack.aclose()
 
     async def handle(self, event: Event) -> None:
-        """Start what the event starts, and wait for it.
-
-        Raises the first failure, when all have ended.
-        """
+        """Start the agents of an event and wait for all; raises the first failure afterwards."""
         matching = [rule for rule in self.rules if self._matches(rule, event)]
         outcomes = await asyncio.gather(
             *(self._start_agent(rule, event) for rule in matching), return_exceptions=True

@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 
 
 class TriggerBudget(_Strict):
-    """What a rule may spend in one period (UTC), for each tenant."""
+    """Limit a rule's spending in one period (UTC), for each tenant."""
 
     usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
     tokens: Count | None = None
@@ -80,7 +80,7 @@ class WebhookSpec(_Strict):
 
 
 class TriggerRule(_Strict):
-    """One rule. Exactly one of `on`, `schedule` and `webhook` says when; `start` what."""
+    """Define one rule: one of `on`, `schedule` and `webhook`, and what to `start`."""
 
     name: Name
     on: str | list[str] | None = None
@@ -104,7 +104,7 @@ class TriggerRule(_Strict):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The patterns of types that may start it."""
+        """Return the patterns of types that may start it."""
         if self.on is None:
             return ("schedule.due",) if self.schedule else ("webhook.received",)
         return (self.on,) if isinstance(self.on, str) else tuple(self.on)
@@ -183,7 +183,7 @@ class _TriggerFile(_Strict):
 
 
 def load_triggers(path: str | Path) -> list[TriggerRule]:
-    """The rules of a file.
+    """Return the rules of a file.
 
     Raises TemplateError with every problem and its line, OSError, MissingExtra.
     """
@@ -191,7 +191,7 @@ def load_triggers(path: str | Path) -> list[TriggerRule]:
 
 
 def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerRule]:
-    """`load_triggers` for text at hand."""
+    """Return the rules of a text."""
     node = read_yaml(data.encode() if isinstance(data, str) else data, file)
     try:
         rules = _TriggerFile.model_validate(to_python(node)).triggers
@@ -218,9 +218,9 @@ def parse_triggers(data: bytes | str, file: str = "<triggers>") -> list[TriggerR
 
 
 def session_clash(rules: Sequence[TriggerRule]) -> str | None:
-    """Return what is wrong with rules whose sessions would have one id.
+    """Return a clash of rules whose sessions could share an id.
 
-    `a` with `b-x`, and `a-b` with `x`.
+    `a` with `b-x`, and `a-b` with `x`, for example.
     """
     names = sorted(rule.name for rule in rules if rule.session is not None)
     for name in names:

@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 from agent_runtime.event_bus import Event, EventBus
 from agent_runtime.triggers.rules import TriggerRule
 
-MAX_SLEEP_S = 30.0  # then the clock is read again: it may have been set, or the machine have slept
+MAX_SLEEP_S = 30.0  # reads the clock again, after a change or a suspension of the machine
 
 
 def now() -> datetime:
-    """The time by which schedules go."""
+    """Return the time for schedules."""
     return datetime.now(UTC)
 
 
@@ -75,7 +75,7 @@ class Schedules:
 
 
 def due_moments(rule: TriggerRule, after: datetime) -> Any:
-    """The moments of a rule's schedule, in its time zone, later than `after`."""
+    """Yield the times of a rule's schedule after `after`, in its time zone."""
     from cronsim import CronSim
 
     return CronSim(rule.schedule or "", after.astimezone(ZoneInfo(rule.timezone)))

@@ -26,21 +26,23 @@ Https://www.standardwebhooks.com, "Verifying webhook authenticity".
 
 
 class WebhookApp:
-    """An ASGI application: `POST /{path}` of a rule's webhook publishes `webhook.received`.
+    """Serve webhooks as an ASGI application: `POST /{path}` publishes `webhook.received`.
 
     A request must be signed with the hook's secret: `X-Hub-Signature-256` as GitHub sends it, or
-    `webhook-id`, `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). What was
-    signed names the event (the delivery's id by the standard, the body with GitHub), so one that is
-    sent again starts nothing twice. GitHub signs no time: a request is known for as long as the
-    consumer's `seen_ids` last. Answers: 202 with the event's id; 401 for a signature that does not
-    hold, 404, 405, 413 above 1 MiB, 400 for a body that is not JSON.
+    `webhook-id`, `webhook-timestamp` and `webhook-signature` (standardwebhooks.com). The signed
+    part identifies the event (the delivery's id by the standard, the body with GitHub), so a
+    repetition starts nothing twice. GitHub signs no time: a request is recognised for as long as
+    the consumer's `seen_ids` last.
+
+    Answers: 202 with the event's id; 401 for an invalid signature, 404, 405, 413 above 1 MiB, 400
+    for a body that is not JSON.
     """
 
     def __init__(self, bus: EventBus, rules: Sequence[TriggerRule]) -> None:
         self._bus = bus
         hooks = [rule.webhook for rule in rules if rule.webhook is not None]
         self.flush: Callable[[], Awaitable[None]] | None = None
-        """Awaited before a request is answered: what was taken on is in the log then.
+        """Awaited before a request is answered: its event is in the log then.
 
         503 when it fails.
         """

@@ -292,7 +292,7 @@ def test_a_batch_that_is_stopped_goes_on(home: Path, how: str) -> None:
         state = json.loads(command("status", "b", "--json").stdout)["status"]
         assert state == {"ctrl_c": "paused", "kill": "lost", "cancel": "cancelled"}[how]
         if how == "ctrl_c":
-            assert "to go on: agent-runtime batch resume b" in said
+            assert "to continue: agent-runtime batch resume b" in said
         provider.admit()
         done = command("resume", "b", "--ledger", "memory:")
         found = lines(home / "o.jsonl")

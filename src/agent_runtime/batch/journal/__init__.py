@@ -1,4 +1,4 @@
-"""Where batches are written down before they run: what is in it survives the process."""
+"""Store batches before they run, so that they survive the process."""
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.opening import open_journal

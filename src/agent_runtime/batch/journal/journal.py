@@ -1,7 +1,4 @@
-"""The journal's contract.
-
-What is in it survives the process, and one process at a time runs an execution.
-"""
+"""Define the journal: batches survive the process, and one process at a time runs an execution."""
 
 from __future__ import annotations
 
@@ -20,14 +17,13 @@ from agent_runtime.batch.result import TaskStatus
 
 
 class Journal(ABC):
-    """Where executions, their tasks and results are kept.
+    """Store executions, their tasks and results.
 
-    Each store has a method for each operation, after a `_`.
-
-    What a method has returned from is kept (a SQLite file survives the process, and with
-    `synchronous=full` a power cut). Methods that take a `token` raise ExecutionLost when another
-    process has taken the execution over; those that take an id of none raise ExecutionNotFound; all
-    raise StoreError. Writes that failed may be repeated as they were.
+    Each store implements each operation as a method with a leading `_`. A method's effect is
+    durable when it returns (a SQLite file survives the process, and with `synchronous=full` a power
+    cut). Methods with a `token` raise ExecutionLost when another process has taken over the
+    execution, those with an unknown id ExecutionNotFound, and all raise StoreError. Failed writes
+    may be repeated unchanged.
     """
 
     ephemeral = False
@@ -41,7 +37,7 @@ class Journal(ABC):
         """Run the operation of this name."""
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
-        """Close what was opened."""
+        """Close the store."""
 
     # -- executions
 
@@ -50,15 +46,15 @@ class Journal(ABC):
         return bool(await self.acall("create", execution))
 
     async def get(self, execution_id: str) -> Execution:
-        """The execution."""
+        """Return the execution."""
         return cast("Execution", await self.acall("get", execution_id))
 
     async def list(self, limit: int = 100) -> Sequence[Execution]:
-        """The newest first."""
+        """Return the newest executions first."""
         return cast("Sequence[Execution]", await self.acall("list", limit))
 
     async def delete(self, execution_id: str) -> None:
-        """Forget an execution, its tasks and its results."""
+        """Delete an execution, its tasks and its results."""
         await self.acall("delete", execution_id)
 
     async def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> int:
@@ -74,16 +70,16 @@ class Journal(ABC):
     async def heartbeat(
         self, execution_id: str, token: int, lease_s: float, progress: str
     ) -> RunnerRequest:
-        """Prolong the lease by `lease_s` seconds from now and leave the runner's figures (JSON).
+        """Renew the lease for `lease_s` seconds and store the runner's figures (JSON).
 
-        Returns what has been asked of the runner since.
+        Returns the pending request to the runner.
         """
         return cast(
             "RunnerRequest", await self.acall("beat", execution_id, token, lease_s, progress)
         )
 
     async def save(self, execution: Execution, *, release: bool = False) -> None:
-        """Write what its owner says of the execution, and give up the lease if asked to."""
+        """Write the owner's version of an execution; `release` ends its lease."""
         await self.acall("save", execution, release)
 
     async def request(self, execution_id: str, request: RunnerRequest) -> None:
@@ -91,15 +87,15 @@ class Journal(ABC):
         await self.acall("want", execution_id, request)
 
     async def ack_request(self, execution_id: str, request: RunnerRequest) -> None:
-        """Take back what was asked for, if nothing else has been meanwhile."""
+        """Acknowledge a request, unless another one has replaced it."""
         await self.acall("heard", execution_id, request)
 
     # -- tasks
 
     async def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
-        """Accept tasks, in one step; returns the places of those whose id (or place) was taken.
+        """Accept tasks in one step; return the numbers of those with a duplicate id or number.
 
-        They are not kept.
+        Duplicates are not stored.
         """
         return cast("Sequence[int]", await self.acall("add", execution_id, rows))
 
@@ -110,29 +106,29 @@ class Journal(ABC):
     async def rows(
         self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
     ) -> Sequence[TaskRow]:
-        """Tasks of a status, and of an agent, in the order of their rank."""
+        """Return tasks of a status, and of an agent, in the order of their rank."""
         return cast(
             "Sequence[TaskRow]", await self.acall("rows", execution_id, status, limit, agent)
         )
 
     async def get_tasks(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
-        """The tasks at these places, in their order."""
+        """Return the tasks with these sequence numbers, in their order."""
         return cast("Sequence[TaskRow]", await self.acall("places", execution_id, seqs))
 
     async def counts(self, execution_id: str) -> dict[TaskStatus, int]:
-        """How many tasks there are, by status."""
+        """Return how many tasks there are, by status."""
         return cast("dict[TaskStatus, int]", await self.acall("counts", execution_id))
 
     async def agents(self, execution_id: str) -> Sequence[str]:
-        """Which agents its tasks are for, sorted."""
+        """Return the names of its tasks' agents, sorted."""
         return cast("Sequence[str]", await self.acall("agents", execution_id))
 
     async def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
-        """Make ended tasks pending again, as if they had not been tried; their history stays.
+        """Make ended tasks pending, as if never attempted, and return how many.
 
-        Returns how many.
+        Their history stays.
 
-        Those that could not be accepted (their `tries` are below 0) stay as they are.
+        Tasks that could not be accepted (a `generation` below 0) stay as they are.
         """
         return int(await self.acall("reset", execution_id, token, statuses))
 

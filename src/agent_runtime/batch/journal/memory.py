@@ -1,4 +1,4 @@
-"""The journal of a process that keeps none: the same contract, gone with the process."""
+"""Keep the journal in memory: the same contract, lost when the process ends."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+from typing_extensions import override
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import Execution, StoredResult, TaskRow, TaskUpdate
@@ -49,8 +51,8 @@ class MemoryJournal(Journal):
     def __init__(self) -> None:
         self._executions: dict[str, _StoredExecution] = {}
 
+    @override
     async def acall(self, operation: str, *args: Any) -> Any:
-        """See `Journal.acall`."""
         return getattr(self, f"_{operation}")(*args)
 
     def _stored(self, execution_id: str) -> _StoredExecution:
@@ -193,7 +195,7 @@ class MemoryJournal(Journal):
                 key=lambda stored_result: stored_result.seq,
             )[:limit]
         newest_first: list[StoredResult] = []
-        for stored_result in reversed(stored_results.values()):  # they stand in that order already
+        for stored_result in reversed(stored_results.values()):  # already in that order
             if stored_result.number <= after:
                 break
             newest_first.append(stored_result)

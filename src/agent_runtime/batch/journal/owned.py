@@ -18,7 +18,7 @@ MAX_REMEMBERED = 10_000
 
 
 class OwnedJournal(Journal):
-    """Passes on what concerns the principal's executions; any other execution is ExecutionNotFound.
+    """Restrict a journal to the principal's executions; any other one is ExecutionNotFound.
 
     Ids begin with the tenant, so that two tenants may choose the same ones. An execution keeps its
     owner.
@@ -37,7 +37,7 @@ class OwnedJournal(Journal):
     async def acall(self, operation: str, *args: Any) -> Any:
         """Run the operation of this name.
 
-        Raises ExecutionNotFound for an execution of somebody else's.
+        Raises ExecutionNotFound for an execution of another owner.
         """
         if operation == "create":
             (execution,) = args

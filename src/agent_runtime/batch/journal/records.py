@@ -1,4 +1,4 @@
-"""What a journal keeps: executions, their tasks, and the changes of these."""
+"""Define the records of a journal: executions, their tasks, and updates of these."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ RunnerRequest: TypeAlias = Literal["", "pause", "run", "cancel"]
 
 @dataclass(slots=True)
 class Execution:
-    """One batch, as the journal knows it.
+    """Describe one batch as it is stored in the journal.
 
-    `tenant` and `user` are its owner's; empty for one of the application itself. `state` is what it
-    is, `requested` what somebody has asked its runner for, `why` what stopped it (`budget`,
-    `approval`, an error). `sealed`: all its tasks are accepted. `owner` runs it; `is_leased` says
-    whether its lease still ran when this was read; `token` grows with each owner. `progress` are
-    the runner's last figures.
+    `tenant` and `user` own it; empty for the application's own. `requested` is a pending request to
+    its runner, `reason` why it stopped (`budget`, `approval`, an error). `input_closed`: all its
+    tasks are accepted. `owner` runs it; `is_leased` says whether its lease was valid when this was
+    read; `token` is the fencing token, which grows with each owner. `progress` has the runner's
+    last figures.
     """
 
     id: str
@@ -51,11 +51,11 @@ class Execution:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing is left to be done, unless somebody asks for more."""
+        """Return whether it has ended, unless it is resumed."""
         return self.status in FINAL_EXECUTION_STATUSES
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-ready."""
+        """Return all fields, JSON-ready."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -94,13 +94,13 @@ def execution_from_document(execution_id: str, document: str, **volatile_fields:
 
 @dataclass(slots=True)
 class TaskRow:
-    """One task of an execution and how far it has come.
+    """Describe one task of an execution and its progress.
 
-    `seq` is its place, from 1. `attempts` have failed; `tries` have ended in any way; `starts` of
-    the present one were given to a worker: more than one when workers were lost. `rank` orders
-    those that wait. `history` and `spent` are JSON of past attempts, `result` that of a task that
-    had ended when it was accepted: it cannot be run. `parsed_task` is the task, where it is at
-    hand.
+    `seq` is its number, from 1. `failed_attempts` counts failures of the present generation,
+    `generation` the ended runs before it, and `dispatch_count` how often this run was given to a
+    worker: more than once when workers were lost. `rank` orders pending tasks. `history` and
+    `usage` are JSON of past attempts, `result` the result of a task that had ended when it was
+    accepted, since it cannot run. `parsed_task` is the task, where it is in memory.
     """
 
     seq: int
@@ -122,9 +122,9 @@ class TaskRow:
 
     @classmethod
     def create(cls, seq: int, task: BatchTask, aging_s: float, order: str) -> TaskRow:
-        """The row of a new task, which has its id.
+        """Return the row of a new task, which has its id.
 
-        Raises InputInvalid for one that JSON cannot say.
+        Raises InputInvalid for one that cannot be JSON.
         """
         now = time.time()
         # Rising in time by one level each `aging_s` is the same as having come so much earlier.
@@ -134,12 +134,12 @@ class TaskRow:
         )
 
     def to_task(self) -> BatchTask:
-        """The task itself."""
+        """Return the task."""
         return BatchTask.from_json(self.task) if self.parsed_task is None else self.parsed_task
 
 
 class TaskUpdate(NamedTuple):
-    """How a task stands from now on; `result` is its result when it has ended."""
+    """Describe a task's new state; `result` is set when it has ended."""
 
     seq: int
     id: str

@@ -69,8 +69,8 @@ CREATE TABLE IF NOT EXISTS results (number INTEGER PRIMARY KEY AUTOINCREMENT,
 CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
 """,
         version=2,
-        # Leases are counted by the machine's boot clock since version 2; those of version 1 said a
-        # wall-clock time.
+        # Leases use the machine's boot clock since version 2; those of version 1 used the wall
+        # clock.
         upgrades={2: "UPDATE executions SET lease_until_s = 0;"},
     )
 
@@ -215,7 +215,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
     def _rows(
         self, execution_id: str, status: str, limit: int, agent: str | None
     ) -> Sequence[TaskRow]:
-        # A status that is spelled out is what the partial index is found by.
+        # The partial index applies only to a literal status.
         status_sql = "'pending'" if status == "pending" else ":status"
         agent_sql = "" if agent is None else "AND states.agent=:agent"
         query = (

@@ -1,7 +1,4 @@
-"""Gathers what becomes of an execution's tasks.
-
-One trip to the journal for all that has happened meanwhile.
-"""
+"""Batch the updates of an execution's tasks, to write many in one transaction."""
 
 from __future__ import annotations
 
@@ -15,21 +12,15 @@ from agent_runtime.errors import StoreError
 
 T = TypeVar("T")
 RETRIES_S = (0.05, 0.2, 1.0, 3.0)
-"""How long to wait before writing again what a store did not take."""
+"""Seconds before each further attempt at a failed write."""
 BATCH_WINDOW_S = 0.003
-"""What is to be written waits so long for others to come along.
-
-A trip to a store costs more than what it carries.
-"""
+"""Seconds a write waits for others to join it: a transaction costs more than its contents."""
 MAX_BACKLOG = 256
 """So many outcomes may wait to be written; then workers wait too."""
 
 
 async def retrying(call: Callable[[], Awaitable[T]]) -> T:
-    """What `call` returns; asked again for a few seconds while it raises StoreError.
-
-    For what may be repeated.
-    """
+    """Call an idempotent operation, retried for a few seconds while it raises StoreError."""
     for wait_s in RETRIES_S:
         try:
             return await call()
@@ -39,9 +30,9 @@ async def retrying(call: Callable[[], Awaitable[T]]) -> T:
 
 
 class TaskOutcome:
-    """What is to be written of a task, and done when it is.
+    """Hold a task's update, and the action after it is stored.
 
-    Its result told, or the task queued again.
+    Report its result, or queue it again.
     """
 
     __slots__ = ("again", "change", "result")
@@ -53,15 +44,15 @@ class TaskOutcome:
 
     @property
     def is_reportable(self) -> bool:
-        """Whether it is more than that the task runs."""
+        """Return whether it is more than the start of a task."""
         return self.result is not None or self.again is not None
 
 
 class JournalWriter:
-    """Writes outcomes in the order of their arrival and reports each one that is stored.
+    """Write outcomes in the order of their arrival and report each one that is stored.
 
-    A store that fails is asked again for a few seconds; then `run` raises its StoreError, and what
-    was not written is lost here: the journal says that those tasks run.
+    A failing store is retried for a few seconds; then `run` raises its StoreError, and unwritten
+    outcomes are lost here: the journal still lists those tasks as running.
     """
 
     def __init__(
@@ -82,29 +73,26 @@ class JournalWriter:
         self._closing = False
         self._error = cast("Exception | None", None)
         self.ephemeral = journal.ephemeral
-        """Whether what is written is gone with the process."""
+        """Return whether the journal is lost when the process ends."""
 
     def enqueue(self, outcome: TaskOutcome | Callable[[], TaskOutcome]) -> None:
-        """Write it soon. What makes an outcome is called then.
-
-        A worker's next task need not wait for it.
-        """
+        """Write an outcome soon, or build it first, so that a worker's next task need not wait."""
         self._pending.append(outcome)
         self._idle.clear()
         self._wakeup.set()
 
     @property
     def busy(self) -> bool:
-        """Whether something is not kept yet."""
+        """Return whether an outcome is not stored yet."""
         return not self._idle.is_set()
 
     @property
     def backlogged(self) -> bool:
-        """Whether so much waits to be written that no more should be begun."""
+        """Return whether too many outcomes wait to start further tasks."""
         return len(self._pending) >= MAX_BACKLOG
 
     async def flush(self) -> None:
-        """Wait until everything that was put is kept; raises what `run` has raised."""
+        """Wait until all enqueued outcomes are stored; raises the error of `run`."""
         await self._idle.wait()
         if self._error is not None:
             raise self._error

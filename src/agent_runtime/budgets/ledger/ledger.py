@@ -1,7 +1,4 @@
-"""What the money ledger keeps and answers: accounts, holds, endings.
-
-Amounts are whole micro-USD and tokens.
-"""
+"""Define the money ledger: accounts, reservations, settlements, in micro-USD and tokens."""
 
 from __future__ import annotations
 
@@ -13,14 +10,13 @@ from typing import Any, NamedTuple
 MICROS_PER_USD = 1_000_000
 """Micro-USD in a USD."""
 OPERATION_RETENTION_S = 24 * 3600.0
-"""How long an operation is remembered after its end: the same one again changes nothing that long.
-"""
+"""Seconds an ended operation is remembered, during which a repetition changes nothing."""
 ACCOUNT_RETENTION_S = 40 * 24 * 3600.0
-"""How long an account is kept after its period."""
+"""Seconds an account is stored after its period."""
 MAX_DEFERRED = 10_000
 DEFERRED_BATCH_SIZE = 100
 SPEND_RETENTION_S = 400 * 24 * 3600.0
-"""How long spending stands in reports."""
+"""Seconds spending is stored for reports."""
 
 
 class Amount(NamedTuple):
@@ -46,7 +42,7 @@ class Account(NamedTuple):
 
 
 class SpendLabels(NamedTuple):
-    """Whose spending it is, in reports."""
+    """Label spending in reports."""
 
     tenant: str
     user: str
@@ -71,7 +67,7 @@ class Spend(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """The end of an operation: what it cost in the end, and what is to be seen of it in reports."""
+    """Settle an operation at its actual cost, with its entry in reports."""
 
     operation_id: str
     amount: Amount
@@ -79,12 +75,10 @@ class Settlement(NamedTuple):
 
 
 class ReservationRequest(NamedTuple):
-    """What is asked for.
+    """Reserve from `minimum` up to `requested` on every account at once, for `ttl_s` seconds.
 
-    At least `minimum`, at best `requested`, on every account at once, for `ttl_s` seconds.
-
-    `idempotent`: the id names what is bought, and who sells it does so once: what was paid before
-    is granted and not paid again.
+    `idempotent`: the id is an idempotency key that the provider honours: an operation that was paid
+    is granted and not charged twice.
     """
 
     operation_id: str
@@ -96,7 +90,7 @@ class ReservationRequest(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What an ending changed on an account: `spent` is the sum after it, `amount` what it added."""
+    """Report a settlement's change of an account: `amount` was added, `spent` is the new sum."""
 
     key: str
     spent: Amount
@@ -112,7 +106,7 @@ class Refusal(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`granted` is None when the reservation was refused, or when nothing was asked for."""
+    """Answer a transaction; `granted` is None for a refused reservation, or without one."""
 
     granted: Amount | None
     refusal: Refusal | None
@@ -121,7 +115,7 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Balance:
-    """An account as it stands; the limits are those of the last reservation."""
+    """Describe an account; the limits are those of the last reservation."""
 
     spent_micro_usd: int = 0
     held_micro_usd: int = 0
@@ -132,7 +126,7 @@ class Balance:
     ends_at: float | None = None
 
     def remaining(self, account: Account) -> tuple[int | None, int | None]:
-        """What a reservation may still take, of each kind; None is no limit."""
+        """Return the remaining amounts for reservations; None is unlimited."""
         usd = account.limit_micro_usd
         tokens = account.limit_tokens
         return (
@@ -159,20 +153,20 @@ class Ledger(ABC):
 
     @abstractmethod
     async def acall(self, operation: str, *args: Any) -> Any:
-        """`call` for async callers."""
+        """Run `call` for async callers."""
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
-        """Close what was opened here."""
+        """Close the resources that were opened here."""
 
     def defer(self, settlements: list[Settlement]) -> None:
-        """Remember what could not be written: it goes with the next operation.
+        """Store settlements that could not be written for the next operation.
 
-        The newest 10,000 are kept.
+        The newest 10,000 are stored.
         """
         self._deferred().extend(settlements)
 
     def take_deferred(self) -> list[Settlement]:
-        """Take what is kept."""
+        """Return the deferred settlements and clear them."""
         deferred_batch: list[Settlement] = []
         if not (deferred := self._deferred()):
             return deferred_batch

@@ -25,7 +25,10 @@ from agent_runtime.storage.deletion_clock import ProcessClock
 
 
 class MemoryLedger(Ledger):
-    """One lock, and nothing waits for anything, so async callers run an operation as it is."""
+    """Keep the ledger in memory under one lock.
+
+    Operations never wait, so async callers run them inline.
+    """
 
     instant = True
 

@@ -128,7 +128,7 @@ if state == 'h' then return {'granted', int(knownUsd) .. ' ' .. int(knownTokens)
 if state == 's' and keyed and (knownUsd ~= 0 or knownTokens ~= 0) then
   return {'granted', int(usd) .. ' ' .. int(tokens), charges}
 end
--- its lease ended before it was asked for again: nothing was sent for it, or what was has its name
+-- its lease ended before this repetition: no request was sent for it, or one with its id
 local back = {}
 if state == 'x' then for key in string.gmatch(knownKeys, '%S+') do back[key] = true end end
 local names, rows = {}, {}

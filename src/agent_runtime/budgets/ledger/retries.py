@@ -1,4 +1,4 @@
-"""The way to a ledger and back, again when it fails: by its ids the same again is harmless."""
+"""Retry ledger operations; their ids make repetitions harmless."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from agent_runtime.budgets.ledger.ledger import Answer, Ledger, ReservationReque
 from agent_runtime.errors import StoreError
 
 RETRY_DELAYS_S = (0.02, 0.1, 0.4)
-"""How long to wait before asking a ledger again that failed."""
+"""Seconds before each further attempt at a failed operation."""
 RETRY_DEADLINE_S = 5.0
-"""After so long it is not asked again: one locked store costs one wait."""
+"""Seconds after which an operation is not retried: a locked store costs one bounded wait."""
 
 
 def transact_with_retry(
@@ -45,7 +45,7 @@ async def atransact_with_retry(
 
 
 async def flush_deferred(ledger: Ledger) -> None:
-    """Write what could not be written before; raises StoreError, and the ledger keeps it then."""
+    """Write deferred settlements; raises StoreError, after which the ledger stores them again."""
     while settlements := ledger.take_deferred():
         try:
             await atransact_with_retry(ledger, settlements, None)

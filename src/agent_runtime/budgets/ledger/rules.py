@@ -1,4 +1,4 @@
-"""The ledger's rules, once, over whatever keeps its pages; Redis has them as a script."""
+"""Implement the ledger's rules once, over any LedgerStore; Redis has them as a script."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ from agent_runtime.budgets.ledger.ledger import (
 )
 
 MAX_EXPIRED_HOLDS = 100
-"""How many abandoned holds one operation charges at most, on its way."""
+"""Most expired reservations that one operation charges."""
 CLEANUP_INTERVAL_S = 60.0
 
 
 class Operation(NamedTuple):
-    """What is remembered of an operation.
-
-    It holds an amount, was settled, or was charged when its lease ended.
-    """
+    """Describe a stored operation: reserved, settled, or charged at the end of its lease."""
 
     state: Literal["held", "settled", "expired"]
     amount: Amount
@@ -39,13 +36,13 @@ class LedgerStore(Protocol):
     """Storage of the rules: one operation at a time, stored whole or not at all."""
 
     def get_balance(self, key: str) -> Balance | None:
-        """An account."""
+        """Return an account."""
 
     def put_balance(self, key: str, balance: Balance) -> None:
         """Keep an account."""
 
     def get_operation(self, operation_id: str) -> Operation | None:
-        """An operation."""
+        """Return an operation."""
 
     def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
         """Keep an operation until `at`.
@@ -54,13 +51,13 @@ class LedgerStore(Protocol):
         """
 
     def expired_holds(self, now: float, limit: int) -> list[str]:
-        """Operations that are held and whose lease has ended."""
+        """Return reserved operations whose lease has ended."""
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
         """Add to the spending of an hour."""
 
     def delete_expired(self, now: float) -> None:
-        """Drop what is older than it has to be kept."""
+        """Delete records after their retention."""
 
 
 class LedgerRules:
@@ -77,7 +74,7 @@ class LedgerRules:
     def transact(
         self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
     ) -> Answer:
-        """First the endings, then the reservation."""
+        """Apply the settlements, then the reservation."""
         now = self._clock()
         self.expire_holds(now)
         charges: list[Charge] = []
@@ -108,15 +105,15 @@ class LedgerRules:
     ) -> tuple[Amount | None, Refusal | None]:
         if (existing := self._store.get_operation(request.operation_id)) is not None:
             if existing.state == "held":
-                return existing.amount, None  # the answer was lost: the same again
+                return existing.amount, None  # the reply was lost: return the same grant
             if (
                 existing.state == "settled" and not request.idempotent
             ):  # it came after its own end: nothing is held for it
                 return None, self._refusal(request.accounts[0].key)
             if existing.state == "settled" and existing.amount != ZERO_AMOUNT:
                 return request.requested, None
-        # Its lease ended before it was asked for again: nothing was sent for it, or what was has
-        # its name.
+        # Its lease ended before this repetition: no request was sent for it, or the one that was
+        # has its id.
         expired = existing if existing is not None and existing.state == "expired" else None
         usd, tokens = request.requested
         for account in request.accounts:
@@ -181,9 +178,9 @@ class LedgerRules:
     def _top_up(
         self, operation: Operation, settlement: Settlement, now: float, charges: list[Charge]
     ) -> None:
-        """What was settled at an estimate and has cost more costs more.
+        """Charge the difference when an operation that was settled at an estimate has cost more.
 
-        The same again changes nothing.
+        A repetition changes nothing.
         """
         highest = Amount(*map(max, settlement.amount, operation.amount))
         if highest != operation.amount:

@@ -1,10 +1,7 @@
-"""What a backend stores, and the operations that every backend offers.
+"""Define the records and operations of every checkpoint backend, for sync and async callers.
 
-One of each, for sync and async callers.
-
-A thread's data are *rows* (a checkpoint without its values), *chunks* (the values; written once,
-never changed) and *writes* (what tasks wrote before the next checkpoint). Backends see sealed bytes
-only.
+A thread consists of *rows* (checkpoints without values), *chunks* (values; written once, never
+changed) and *writes* (of tasks, before the next checkpoint). Backends see sealed bytes only.
 """
 
 from __future__ import annotations
@@ -26,27 +23,27 @@ class Chunk(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One write of a task: `index` below 0 is a special one and replaces what was there."""
+    """Describe one write of a task.
+
+    An `index` below 0 marks a special one, which replaces the last.
+    """
 
     task_id: str
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which is not used
     path: str
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FencingToken:
-    """What a turn holds: the fencing `token` of its lease."""
+    """Identify the turn that writes by the fencing `token` of its lease."""
 
     value: int
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """A checkpoint.
-
-    Sealed `data`, and `chunks` that say which chunks hold its values (see `ChunkRefs`).
-    """
+    """Describe a checkpoint: sealed `data`, and the `chunks` with its values (ChunkRefs)."""
 
     namespace: str
     checkpoint_id: str
@@ -66,12 +63,10 @@ class LoadedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write to a thread until `ttl_s` from its last renewal.
+    """Grant the right to write to a thread until `ttl_s` from its last renewal.
 
-    `token` grows with every lease.
-
-    `clean_shutdown`: the one before was given back; if not, its holder died in the middle of a
-    turn.
+    `token` grows with every lease. `clean_shutdown`: the previous lease was released; otherwise its
+    owner died during a turn.
     """
 
     thread: str
@@ -104,17 +99,16 @@ class ChunkConflict(Exception):
 
 
 class ParentDeleted(Exception):
-    """The checkpoint whose chunks a new one shares is not there any more."""
+    """Report that the checkpoint whose chunks a new one shares has been deleted."""
 
 
 class CheckpointBackend(ABC):
-    """The storage operations.
+    """Store checkpoints.
 
-    All are atomic, safe under concurrency and across processes (but for memory).
-
-    `call` runs one for a sync caller, `acall` for an async one, which it does not block. Raises
-    StoreError subclasses when the store fails, StaleWriter when a guard does not hold (or a lease
-    is held and none is given), ChunkTaken.
+    All operations are atomic, and safe under concurrency and across processes (except memory).
+    `call` runs one for a sync caller, `acall` for an async one without blocking. Raises StoreError
+    subclasses when the store fails, StaleWriter when a fencing token is outdated (or missing under
+    a lease), ChunkConflict.
     """
 
     @abstractmethod
@@ -123,10 +117,10 @@ class CheckpointBackend(ABC):
 
     @abstractmethod
     async def acall(self, operation: str, *args: Any) -> Any:
-        """`call` for async callers."""
+        """Run `call` for async callers."""
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
-        """Close what was opened here."""
+        """Close the resources that were opened here."""
 
 
 OPERATIONS: dict[str, str] = {
@@ -150,7 +144,7 @@ OPERATIONS: dict[str, str] = {
     "renew": "(lease, ttl_s) -> bool",
     "release": "(lease, clean) -> None; not clean: the next lease says so",
     "seize": "(thread) -> None; ends whatever lease there is: its holder may write no more",
-    "tool_start": "(thread, key, guard) -> None when it is new, else what was recorded: empty "
+    "tool_start": "(thread, key, guard) -> None when it is new, else the recorded result: empty "
     "bytes, or its result",
     "tool_put": "(thread, key, result or None, guard) -> None; None forgets the call",
     "tool_list": "(thread) -> {key: result, or empty bytes}",

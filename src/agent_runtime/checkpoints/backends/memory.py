@@ -40,7 +40,7 @@ class _ThreadData:
 
 
 class MemoryCheckpointBackend(CheckpointBackend):
-    """Every operation under one lock; none waits, so async callers run it directly."""
+    """Run every operation under one lock; none waits, so async callers run it inline."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

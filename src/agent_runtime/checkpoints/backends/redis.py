@@ -184,7 +184,7 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         yield (
             "delete",
             *self._keys(thread)[1:],
-        )  # the first has the fencing token: its count goes on
+        )  # the first has the fencing token, whose count continues
         yield "zrem", f"{self.prefix}:threads", thread
 
     def _quarantine(self, thread: str, location: str, data: bytes) -> Any:

@@ -1,11 +1,10 @@
-"""The Lua scripts of RedisRecords.
+"""Define the Lua scripts of RedisCheckpointBackend.
 
-Each is one atomic operation on the keys of one thread (one cluster slot).
-
-Keys: `t` lease and counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c`
-chunks (hash), `w` writes (hash), `v` their names in order (sorted set), `q` quarantine (hash), `x`
-tool effects (hash), `u` its runs (set). US (0x1f) parts fields. Every script gets all of them, in
-this order. Only commands of Redis 6.2 and Valkey are used.
+Each is one atomic operation on the keys of one thread (one cluster slot). Keys: `t` lease and
+counters (hash), `r` rows (hash), `i` their ids in order (sorted set), `c` chunks (hash), `w` writes
+(hash), `v` their names in order (sorted set), `q` quarantine (hash), `x` tool effects (hash), `u`
+its runs (set). US (0x1f) separates fields. Every script receives all keys, in this order. Only
+commands of Redis 6.2 and Valkey are used.
 """
 
 from __future__ import annotations

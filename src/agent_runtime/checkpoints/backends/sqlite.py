@@ -44,8 +44,7 @@ CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
 CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL,
     PRIMARY KEY (thread, place));
 """
-# Leases are counted by the machine's boot clock since version 2; those of version 1 said a
-# wall-clock time.
+# Leases use the machine's boot clock since version 2; those of version 1 used the wall clock.
 _EXPIRE_LEASES = "UPDATE threads SET until = 0;"
 _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
 _CHUNKS_BETWEEN = (
@@ -56,7 +55,7 @@ _ROW = (
     "SELECT id, parent, chunks, data, (SELECT expires_at FROM threads WHERE thread=?1) "
     "FROM rows WHERE thread=?1 AND namespace=?2"
 )
-# One statement: a thread without a record of its own may have been quarantined as well.
+# One statement: a thread without a record of its own may be quarantined as well.
 _THREAD_STATE = (
     "SELECT token, until, owner, expires_at, (SELECT place FROM quarantine WHERE thread=?1 LIMIT "
     "1), thread "
@@ -157,7 +156,7 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
                 quarantined_location, "the session is quarantined and takes no writes"
             )
         if expires_at is not None and expires_at <= self._deletion_time():
-            self._erase(thread)  # what comes now is a new life of the thread
+            self._erase(thread)  # the thread starts over
         expires = None if ttl_s is None else time.time() + ttl_s
         if existing_thread is None or expires is not None or expires_at is not None:
             self._db.execute(
@@ -213,11 +212,11 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
         return record is not None and self._is_expired(record[0])
 
     def _is_expired(self, expires_at: float | None) -> bool:
-        # By the clock of deletions, so that what is invisible is what may be erased.
+        # By the clock of deletions, so that only invisible threads are erased.
         return expires_at is not None and expires_at <= self._deletion_time()
 
     def _sweep(self) -> None:
-        # Forget what has expired, now and then; it is invisible already.
+        # Erase expired threads at times; they are invisible already.
         if time.monotonic() - self._swept_at < 60:
             return
         self._swept_at = time.monotonic()
@@ -233,7 +232,7 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
                 f"DELETE FROM {table} WHERE thread=?",
                 (thread,),
             )
-        # The row stays for its token: a writer from before must not find the count started anew.
+        # The row stays for its token: an earlier writer must not see the count restart.
         self._db.execute("UPDATE threads SET expires_at=NULL WHERE thread=?", (thread,))
 
     def _list(

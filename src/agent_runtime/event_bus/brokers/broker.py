@@ -1,4 +1,4 @@
-"""What every broker is: a durable, ordered log of events with named groups of consumers."""
+"""Define brokers: durable, ordered event logs with named consumer groups."""
 
 from __future__ import annotations
 
@@ -19,21 +19,18 @@ RECANCEL_AFTER_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event in a broker's log.
-
-    `position` is where it stands, an opaque text that `read(after=...)` takes.
-    """
+    """Hold an event of a broker's log; `position` is an opaque text for `read(after=...)`."""
 
     position: str
     event: Event
 
 
 class Delivery:
-    """An event that was handed to a group, and stays the group's duty until `ack`.
+    """Hold an event that was delivered to a group, which must `ack` it.
 
-    `position` is as in `StoredEvent`. `ack` says that it is handled; after a crash what was not
-    acknowledged comes again. Deliveries of one stream and one `reading` follow each other in the
-    log: no other consumer read in between.
+    `position` is as in `StoredEvent`. After a crash unacknowledged events are delivered again.
+    Deliveries of one stream and one `reading` are consecutive in the log: no other consumer read in
+    between.
     """
 
     __slots__ = ("_ack", "event", "position", "reading")
@@ -51,9 +48,9 @@ class Delivery:
         self._ack = ack
 
     async def ack(self) -> None:
-        """Say that the event is handled. Raises StoreError; then it may come again. Again.
+        """Acknowledge the event; repetitions do nothing.
 
-        Does nothing.
+        After a StoreError it may be delivered again.
         """
         await self._ack(self)
 
@@ -73,10 +70,7 @@ class DeliveryQueue:
         self._failure: BaseException | None = None
 
     def attach_reader(self, reader: asyncio.Task[None]) -> None:
-        """Who fetches them.
-
-        What that task fails with is raised to whoever waits, instead of leaving them waiting.
-        """
+        """Raise the reader task's failure to waiting consumers, which would wait forever."""
         reader.add_done_callback(self._on_reader_done)
 
     def _on_reader_done(self, reader: asyncio.Task[None]) -> None:
@@ -90,7 +84,7 @@ class DeliveryQueue:
         self._has_news.set()
 
     def drop(self, should_drop: Callable[[Delivery], bool] = lambda delivery: True) -> None:
-        """Forget those that nobody has taken yet, and that are `should_drop`."""
+        """Drop queued deliveries that match `should_drop`."""
         self._ready = deque(
             queued_delivery for queued_delivery in self._ready if not should_drop(queued_delivery)
         )
@@ -121,27 +115,23 @@ async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
 
 @runtime_checkable
 class Broker(Protocol):
-    """The seat for a broker.
+    """Store events and deliver them to groups.
 
-    `agent_runtime.testing.conformance.broker` has the tests that each one passes.
+    `agent_runtime.testing.conformance.broker` tests the contract:
 
-    - What `publish` has returned for is in the log, once it is there in the order in which it was
-      given.
-    - Every group sees every event from its start on, each at least once. Within a stream the first
-      deliveries are in order; after a failure older ones may come again, and then all that follow
-      them.
-    - At any time one consumer of a group has a stream: others of its name stand by, and take over
-      when it is gone.
+    - When `publish` returns, the events are in the log once, in the given order.
+    - Every group receives every event from its start on at least once. Within a stream the first
+      deliveries are in order; after a failure earlier ones may be repeated, followed by all their
+      successors.
+    - One consumer of a group has a stream at a time: others of its name stand by, and take over.
     - `trim` removes nothing that a group has not acknowledged.
     """
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Append stamped events, all or, when it raises, perhaps some.
+        """Append stamped events; after an error some may be in the log.
 
-        Publishing the same again is safe.
-
-        Raises StoreError (StoreUnavailable, StoreTimeout, StoreFull), InputInvalid for an event
-        that cannot be sent.
+        Repeating the same events is safe. Raises StoreError (StoreUnavailable, StoreTimeout,
+        StoreFull), InputInvalid for an event that cannot be sent.
         """
 
     def consume(
@@ -151,34 +141,32 @@ class Broker(Protocol):
 
         `async with broker.consume("audit") as deliveries: async for delivery in deliveries: ...`
 
-        `start` is where a new group begins; `prefetch` how many events may be unacknowledged at
-        once. The iterator waits for more and never ends; connections that are lost are made again.
-        Leaving hands over to who stands by.
+        `start` is the start of a new group; `prefetch` bounds unacknowledged events. The iterator
+        waits for more and never ends; lost connections are restored. Leaving hands over to a
+        standby consumer.
         """
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """Return at most `limit` events behind the position `after`, without any group.
+        """Return at most `limit` events after the position `after`, independent of groups.
 
-        With None it begins with the oldest event.
-
-        Waits up to `wait_s` for the first. Raises InputInvalid for a position that is none,
-        StoreError.
+        None starts with the oldest event. Waits up to `wait_s` for the first. Raises InputInvalid
+        for an invalid position, StoreError.
         """
 
     async def lag(self, group: str) -> int:
-        """How many events the group has not acknowledged; of a group that is not there, all."""
+        """Return how many events the group has not acknowledged; all for an unknown group."""
 
     async def trim(self, keep: int) -> int:
-        """Remove the oldest events beyond the last `keep`, none that a group has not read.
+        """Remove the oldest events beyond the last `keep`, except those a group has not read.
 
-        Returns how many went. A broker whose server has a retention of its own (Kafka) removes
-        nothing.
+        Returns how many were removed. A broker whose server has its own retention (Kafka) removes
+        none.
         """
 
     async def delete_group(self, group: str) -> None:
-        """Forget a group, so that it holds back no trim."""
+        """Delete a group, so that it does not hold back `trim`."""
 
     async def aclose(self) -> None:
         """Close the connections."""

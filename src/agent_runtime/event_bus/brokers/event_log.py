@@ -1,9 +1,11 @@
-"""An event log that can be asked: SQLite by its indexes, any other broker by reading through it."""
+"""Query the event log: SQLite by its indexes, any other broker by a scan."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Protocol
+
+from typing_extensions import override
 
 from agent_runtime.event_bus.brokers.broker import Broker, StoredEvent
 from agent_runtime.event_bus.brokers.opening import open_broker
@@ -13,7 +15,7 @@ PAGE = 1000
 
 
 class EventLog(Protocol):
-    """What asks need. Methods raise StoreError, InputInvalid for a position that is none."""
+    """Query stored events. Methods raise StoreError, InputInvalid for an invalid position."""
 
     async def query(
         self,
@@ -24,21 +26,22 @@ class EventLog(Protocol):
         wait_s: float = 0.0,
         last: bool = False,
     ) -> list[StoredEvent]:
-        """At most `limit` events that match, oldest first, behind `after`.
+        """Return at most `limit` matching events after `after`, oldest first.
 
-        With `last` the newest ones of them.
+        `last` selects the newest.
         """
 
     async def aclose(self) -> None:
         """Close the log."""
 
 
-class ScannedLog:
+class ScannedLog(EventLog):
     """A broker without indexes, read from end to end for each question."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
 
+    @override
     async def query(
         self,
         query: EventQuery,
@@ -48,7 +51,6 @@ class ScannedLog:
         wait_s: float = 0.0,
         last: bool = False,
     ) -> list[StoredEvent]:
-        """See `EventLog.query`."""
         matching_events: deque[StoredEvent] = deque(maxlen=limit if last else None)
         while last or len(matching_events) < limit:
             page = await self.broker.read(
@@ -60,8 +62,8 @@ class ScannedLog:
             after = page[-1].position
         return list(matching_events)[:limit]
 
+    @override
     async def aclose(self) -> None:
-        """See `EventLog.aclose`."""
         await self.broker.aclose()
 
 

@@ -8,11 +8,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
+
+from typing_extensions import override
 
 from agent_runtime.errors import StoreError
 from agent_runtime.event_bus.brokers.broker import (
     MAX_BATCH,
+    Broker,
     Deliveries,
     Delivery,
     DeliveryQueue,
@@ -26,16 +29,15 @@ from agent_runtime.storage.process_identity import lease_owner
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
 MAX_TRACKED_POSITIONS = 20_000
-"""How far a reader goes on past an event that is not acknowledged yet.
-
-Others go on beside a slow one.
+"""How far a reader continues past an unacknowledged event, so that a slow one does not block
+others.
 """
 
 
 class GroupLog(Protocol):
-    """What `LeasedConsumer` asks of a broker. `owner` is a reader.
+    """Store a group's position and lease, for `LeasedConsumer`.
 
-    A call of one that is not the group's does nothing.
+    `owner` is a reader; calls of one without the lease do nothing.
     """
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
@@ -44,7 +46,7 @@ class GroupLog(Protocol):
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        """Events behind `after`; with None, from the first that the group has not acknowledged.
+        """Return events after `after`, or from the first unacknowledged one.
 
         Waits for the first.
         """
@@ -61,28 +63,28 @@ class GroupLog(Protocol):
         """Let another one read at once."""
 
 
-class LeasedConsumerMixin:
-    """What a broker with leased groups offers its consumers. `lease_s`.
+class LeasedBroker(GroupLog, Broker):
+    """Implement `consume` by groups that one consumer leases at a time.
 
-    How long a silent consumer keeps a group.
+    `lease_s` is how long a silent consumer keeps a group.
     """
 
     lease_s: float
 
+    @override
     def consume(
-        self: Any, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
+        self, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
-        """See `Broker.consume`."""
         return LeasedConsumer(
             self, validate_group_name(group), start, prefetch, self.lease_s
         ).deliveries()
 
 
 class LeasedConsumer:
-    """Claims the group, fetches in order, and settles what was acknowledged.
+    """Claim the group, fetch in order, and commit acknowledged events.
 
-    When the lease is lost or the store fails, it begins again with what was not acknowledged: the
-    same deliveries come again, and the acknowledgement of an older one changes nothing.
+    When the lease is lost or the store fails, it restarts with unacknowledged events: the same
+    deliveries come again, and acknowledging an older one changes nothing.
     """
 
     def __init__(
@@ -105,13 +107,13 @@ class LeasedConsumer:
         self._fetch_position: str | None = None
         self._claimed_at = 0.0
         self._has_lease = False
-        self._epoch = 0  # one more each time that it begins again
+        self._epoch = 0  # grows by one with each restart
 
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
-        """The deliveries of this reader, for as long as the context lasts."""
+        """Yield the deliveries of this reader, for the duration of the context."""
         with suppress(StoreError):
-            await self._claim()  # the group is there from now on: `latest` means after this
+            await self._claim()  # creates the group: `latest` means after this
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
         self._ready.attach_reader(task)
         try:
@@ -127,7 +129,7 @@ class LeasedConsumer:
         while True:
             try:
                 if await self._claim():
-                    await self._commit()  # what could not be sent when it was acknowledged
+                    await self._commit()  # retries failed commits
                     await self._fetch()
                     pause_s = 0.02
                     continue
@@ -147,8 +149,7 @@ class LeasedConsumer:
         if self._has_lease and now - self._claimed_at < self._lease_s / 3:
             return True
         has_lease = await self._log.claim(self._group, self._owner, self._start, self._lease_s)
-        # A reader that slept longer than its lease may have been replaced, and be the reader again
-        # by now.
+        # A reader that slept longer than its lease may have been replaced, and be the reader again.
         if not has_lease or (self._has_lease and now - self._claimed_at > self._lease_s):
             self._reset()
         self._has_lease = has_lease
@@ -179,7 +180,7 @@ class LeasedConsumer:
             self._group, self._owner, self._fetch_position, fetch_limit, min(1.0, self._lease_s / 3)
         )
         if self._epoch != fetch_epoch:
-            # it has begun again meanwhile: acknowledging these would cover what is open before them
+            # it has restarted: acknowledging these would cover open events before them
             return
         for stored in stored_events:
             self._fetch_position = stored.position
@@ -189,7 +190,7 @@ class LeasedConsumer:
 
     async def _ack(self, delivery: Delivery) -> None:
         if self._acked_by_position.get(delivery.position) is not False:
-            return  # of an earlier reading: it comes again, or has been acknowledged
+            return  # of an earlier epoch: it comes again, or has been acknowledged
         self._acked_by_position[delivery.position] = True
         self._unacked -= 1
         self._changed.set()
@@ -197,10 +198,7 @@ class LeasedConsumer:
         await self._commit()
 
     async def _commit(self) -> None:
-        """Send what is acknowledged.
-
-        Who comes while a request is under way is served by the next one.
-        """
+        """Commit acknowledged events; callers during a request are served by the next one."""
         while self._acked:
             async with self._commit_lock:
                 if not self._acked:

@@ -1,4 +1,4 @@
-"""A broker on Kafka, or what speaks its protocol, through FastStream."""
+"""Implement a broker on Kafka or compatible servers, through FastStream."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker as FastStreamKafka
 from faststream.kafka import TopicPartition as Assigned
 from faststream.kafka.schemas.topic import Topic
+from typing_extensions import override
 
 from agent_runtime.errors import InputInvalid, StoreTimeout, StoreUnavailable
-from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Deliveries, StartPosition, StoredEvent
+from agent_runtime.event_bus.brokers.broker import (
+    MAX_BATCH,
+    Broker,
+    Deliveries,
+    StartPosition,
+    StoredEvent,
+)
 from agent_runtime.event_bus.brokers.kafka_group import KafkaGroupConsumer
 from agent_runtime.event_bus.brokers.validation import validate_events, validate_group_name
 from agent_runtime.event_bus.cloud_event import MAX_EVENT_BYTES, encode_event, read_event
@@ -26,20 +33,20 @@ from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.secrets.redaction import SECRETS
 
 
-class KafkaBroker:
-    """A `Broker` on one topic; a stream's events have one key, and so one partition.
+class KafkaBroker(Broker):
+    """Implement `Broker` on one topic; a stream's events have one key, and so one partition.
 
-    For one event loop.
-
-    Groups are Kafka's own: its consumers share the partitions. FastStream connects, sends and hands
-    messages over; offsets are committed by the consumer that it holds, because its own
-    acknowledgement commits all that was fetched, handled or not. The server keeps events for as
-    long as it is told to, so `trim` removes nothing.
+    For one event loop. Groups are Kafka's own: its consumers share the partitions. FastStream
+    connects, sends and receives; offsets are committed by its underlying consumer, because its own
+    acknowledgement commits everything fetched, handled or not. Retention is the server's, so `trim`
+    removes nothing.
 
     Args:
-        url: `kafka://HOST:PORT`, several separated by commas. `?partitions=8` is for a topic that
-            is not there yet, `?idempotent=no` for a server without idempotent producers: then a
-            lost answer may double events.
+        url: `kafka://HOST:PORT`, several separated by commas. `?partitions=8` applies to a topic
+            that
+            does not exist yet, `?idempotent=no` to a server without idempotent producers: then a
+                lost
+            reply may duplicate events.
         name: of the log: the topic is `agent_runtime.{name}`.
         timeout_s: for connecting and for each answer.
     """
@@ -67,9 +74,9 @@ class KafkaBroker:
         self._connect_lock = asyncio.Lock()
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`.
+        """Publish events.
 
-        All are handed to the producer, in order, before the first answer is waited for.
+        All are passed to the producer, in order, before the first reply is awaited.
         """
         payload = [
             (event.stream.encode(), encode_event(event, self.seal))
@@ -87,19 +94,16 @@ class KafkaBroker:
                     f"an event is larger than this server takes: {error}", "data"
                 ) from error
 
+    @override
     def consume(
         self, group: str, *, start: StartPosition = "earliest", prefetch: int = MAX_BATCH
     ) -> AbstractAsyncContextManager[Deliveries]:
-        """See `Broker.consume`."""
         return KafkaGroupConsumer(self, validate_group_name(group), start, prefetch).deliveries()
 
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """See `Broker.read`. Partitions have no common order.
-
-        Their events come as they are fetched.
-        """
+        """Read events as they are fetched: partitions have no common order."""
         offsets = _parse_offsets(after)
         async with self.assigned_consumer() as (consumer, partitions):
             first_offsets = await consumer.beginning_offsets(partitions)
@@ -130,8 +134,8 @@ class KafkaBroker:
     def _has_reached_end(
         self, consumer: Any, next_offsets: dict[int, int], deadline: float
     ) -> bool:
-        # By the watermark that comes with each fetch: not every server that speaks the protocol
-        # counts the records of a batch when it is asked for its offsets.
+        # By the watermark of each fetch: not every compatible server counts the records of a batch
+        # when it is queried for its offsets.
         if _now() > deadline + self.timeout_s:
             raise TimeoutError
         end_offsets = {
@@ -143,8 +147,8 @@ class KafkaBroker:
             for number in next_offsets
         )
 
+    @override
     async def lag(self, group: str) -> int:
-        """See `Broker.lag`."""
         async with self.assigned_consumer(group) as (consumer, partitions):
             first_offsets = await consumer.beginning_offsets(partitions)
             committed_offsets = {
@@ -154,15 +158,15 @@ class KafkaBroker:
             return sum(end_offsets[p] - committed_offsets[p] for p in partitions)
 
     async def trim(self, keep: int) -> int:
-        """See `Broker.trim`: the server's own retention does that."""
+        """Remove nothing: the server has its own retention."""
         return 0
 
     async def delete_group(self, group: str) -> None:
-        """See `Broker.delete_group`: it begins anew; the server forgets its name by itself."""
+        """Reset a group to the oldest event; the server deletes its name by itself."""
         await KafkaGroupConsumer(self, validate_group_name(group), "earliest", 1).rewind()
 
     async def start_at_end(self, group: str) -> None:
-        """Make a group that is new begin with what comes next."""
+        """Start a new group at the next event."""
         async with self.assigned_consumer(group) as (consumer, partitions):
             uncommitted_offsets = {p: 0 for p in partitions if await consumer.committed(p) is None}
             if uncommitted_offsets:
@@ -181,11 +185,11 @@ class KafkaBroker:
         return {partition: consumer.highwater(partition) for partition in start_offsets}
 
     def group_id(self, group: str) -> str:
-        """The group's name on the server, where it is one for all topics."""
+        """Return the group's name on the server, which has one namespace for all topics."""
         return f"{self.topic.name}.{group}"
 
+    @override
     async def aclose(self) -> None:
-        """See `Broker.aclose`."""
         faststream_broker = self._faststream
         self._faststream = None
         if faststream_broker is not None:
@@ -195,7 +199,10 @@ class KafkaBroker:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Any]:
-        """FastStream's broker, connected, with the topic there; its failures as StoreError."""
+        """Yield FastStream's broker, connected, with the topic created.
+
+        Its failures are StoreError.
+        """
         try:
             if self._faststream is None:
                 async with asyncio.timeout(self.timeout_s), self._connect_lock:
@@ -233,14 +240,14 @@ class KafkaBroker:
     async def assigned_consumer(
         self, group: str | None = None
     ) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
-        """A consumer of all partitions that belongs to no group's sharing, and those partitions."""
+        """Yield a consumer of all partitions outside of group sharing, and those partitions."""
         async with self.client() as broker:
             partition_numbers = sorted(
                 await broker.config.producer._producer.producer.partitions_for(self.topic.name)
             )
             ack_options = (
                 {"ack_policy": AckPolicy.MANUAL} if group else {}
-            )  # else it would commit what it looked at
+            )  # it would commit its reads otherwise
             subscriber = broker.subscriber(
                 partitions=[
                     Assigned(self.topic.name, number, declare=False) for number in partition_numbers

@@ -1,4 +1,4 @@
-"""One consumer of a Kafka group, which acknowledges only what was handled."""
+"""Consume as a member of a Kafka group, acknowledging only handled events."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from agent_runtime.event_bus.event_seal import EventSeal
 LOG = logging.getLogger("agent_runtime.events")
 MAX_PAUSE_S = 2.0
 SESSION_MS = 6000
-"""After how long a consumer that says nothing has lost its partitions.
-
-The least that a server allows by default.
+"""Milliseconds until a silent consumer loses its partitions, the least that servers allow by
+default.
 """
 
 
@@ -46,7 +45,7 @@ class KafkaTopic(Protocol):
         """Return the group's name on the server."""
 
     async def start_at_end(self, group: str) -> None:
-        """Let a new group begin with the next event."""
+        """Start a new group at the next event."""
 
 
 class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -72,7 +71,7 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @asynccontextmanager
     async def deliveries(self) -> AsyncIterator[Deliveries]:
-        """The deliveries of this consumer, for as long as the context lasts."""
+        """Yield the deliveries of this consumer, for the duration of the context."""
         with suppress(StoreError):
             await self._apply_start_position()
         task = asyncio.create_task(self._run(), name=f"agent_runtime events {self._group}")
@@ -135,14 +134,11 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 await subscriber.stop()
 
     async def rewind(self) -> None:
-        """Make the group begin with the oldest event again.
-
-        Raises StoreTimeout when another one has it all.
-        """
+        """Reset the group to the oldest event. Raises StoreTimeout when another consumer has it."""
         async with self._join_group() as subscriber:
             consumer = subscriber.consumer
             async with asyncio.timeout(self._broker.timeout_s):
-                while not consumer.assignment():  # noqa: ASYNC110 - the client tells nobody
+                while not consumer.assignment():  # noqa: ASYNC110 - the client has no event for it
                     await asyncio.sleep(0.05)
                 await consumer.commit(await consumer.beginning_offsets(list(consumer.assignment())))
 
@@ -180,10 +176,7 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._commit()
 
     async def _commit(self) -> None:
-        """Send how far everything is acknowledged.
-
-        Who comes while a request is under way is served by the next one.
-        """
+        """Commit acknowledged events; callers during a request are served by the next one."""
         while self._commit_offsets:
             async with self._commit_lock:
                 commit_offsets = self._commit_offsets
@@ -201,14 +194,12 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                         f"Kafka took no acknowledgement ({type(error).__name__})"
                     ) from error
 
-    # -- the sharing of partitions, told by the client
-
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        """Forget what is open of them."""
+        """Drop the open events of these partitions."""
         self._drop_partitions(revoked)
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
-        """They begin at what is committed."""
+        """Restart these partitions at their committed offsets."""
         self._drop_partitions(assigned)
 
     def _drop_partitions(self, partitions: Any) -> None:

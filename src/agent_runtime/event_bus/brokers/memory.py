@@ -1,4 +1,4 @@
-"""A broker in memory: for one process, and for tests. What it has is gone with the process."""
+"""Implement a broker in memory, for one process and for tests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
+from typing_extensions import override
+
 from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
-from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.group_reader import LeasedBroker
 from agent_runtime.event_bus.brokers.validation import parse_offset, validate_events
 from agent_runtime.event_bus.cloud_event import encode_event, from_cloud_event
 from agent_runtime.event_bus.event import Event
@@ -24,12 +26,12 @@ class _GroupState:
     lease_expires_at: float = 0.0
 
 
-class MemoryBroker(LeasedConsumerMixin):
-    """A `Broker` in this process. For one event loop.
+class MemoryBroker(LeasedBroker):
+    """Implement `Broker` in this process, for one event loop.
 
     Args:
-        max_events: of the log; beyond it the oldest go that every group has acknowledged.
-        lease_s: how long a group stays with a consumer that says nothing.
+        max_events: the length of the log; beyond it the oldest acknowledged ones are removed.
+        lease_s: how long a silent consumer keeps a group.
     """
 
     def __init__(self, *, max_events: int = 100_000, lease_s: float = 10.0) -> None:
@@ -41,8 +43,8 @@ class MemoryBroker(LeasedConsumerMixin):
         self._groups: dict[str, _GroupState] = {}
         self._has_news = asyncio.Event()
 
+    @override
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`."""
         validate_events(events)
         for event in events:
             if event.id not in self._ids:
@@ -57,10 +59,10 @@ class MemoryBroker(LeasedConsumerMixin):
         if len(self._log) > self._max_events:
             await self.trim(self._max_events)
 
+    @override
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """See `Broker.read`."""
         after_offset = 0 if after is None else parse_offset(after)
         deadline = time.monotonic() + wait_s
         while True:
@@ -79,8 +81,8 @@ class MemoryBroker(LeasedConsumerMixin):
                 async with asyncio.timeout(remaining_s):
                     await self._has_news.wait()
 
+    @override
     async def lag(self, group: str) -> int:
-        """See `Broker.lag`."""
         group_state = self._groups.get(group)
         return (
             len(self._log)
@@ -88,8 +90,8 @@ class MemoryBroker(LeasedConsumerMixin):
             else self._last_offset - group_state.committed_offset
         )
 
+    @override
     async def trim(self, keep: int) -> int:
-        """See `Broker.trim`."""
         lowest_committed_offset = min(
             (g.committed_offset for g in self._groups.values()), default=self._last_offset
         )
@@ -99,17 +101,17 @@ class MemoryBroker(LeasedConsumerMixin):
             removed += 1
         return removed
 
+    @override
     async def delete_group(self, group: str) -> None:
-        """See `Broker.delete_group`."""
         self._groups.pop(group, None)
 
-    async def aclose(self) -> None:
-        """See `Broker.aclose`."""
+    @override
+    async def aclose(self) -> None: ...
 
     # -- GroupLog
 
+    @override
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
-        """See `GroupLog.claim`."""
         trimmed_offset = self._last_offset - len(self._log)
         group_state = self._groups.setdefault(
             group, _GroupState(trimmed_offset if start == "earliest" else self._last_offset)
@@ -121,10 +123,10 @@ class MemoryBroker(LeasedConsumerMixin):
         group_state.lease_expires_at = now + lease_s
         return True
 
+    @override
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        """See `GroupLog.fetch`."""
         group_state = self._groups.get(group)
         if group_state is None or group_state.owner != owner:
             return []
@@ -134,18 +136,18 @@ class MemoryBroker(LeasedConsumerMixin):
             wait_s=wait_s,
         )
 
+    @override
     async def commit(
         self, group: str, owner: str, acked: list[str], committed_offset: str | None
     ) -> bool:
-        """See `GroupLog.settle`."""
         group_state = self._groups.get(group)
         if group_state is None or group_state.owner != owner:
             return False
         group_state.committed_offset = max(group_state.committed_offset, int(committed_offset or 0))
         return True
 
+    @override
     async def release(self, group: str, owner: str) -> None:
-        """See `GroupLog.release`."""
         group_state = self._groups.get(group)
         if group_state is not None and group_state.owner == owner:
             group_state.owner = ""

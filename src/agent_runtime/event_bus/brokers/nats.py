@@ -13,11 +13,12 @@ from faststream.nats import NatsBroker as FastStreamNats
 from nats import errors as nats_errors
 from nats.js import errors as js_errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from typing_extensions import override
 
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, InputInvalid, StoreTimeout, StoreUnavailable
 from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
-from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.group_reader import LeasedBroker
 from agent_runtime.event_bus.brokers.validation import (
     parse_offset,
     validate_events,
@@ -33,7 +34,7 @@ DUPLICATE_WINDOW_S = 600
 
 
 class _GroupEntry:
-    """What this process knows of a group's entry in the bucket."""
+    """Cache a group's entry in the bucket."""
 
     __slots__ = ("changed_at", "lock", "revision", "value")
 
@@ -44,18 +45,16 @@ class _GroupEntry:
         self.lock = asyncio.Lock()
 
 
-class NatsBroker(LeasedConsumerMixin):
-    """A `Broker` on one JetStream stream, with a key-value bucket for its groups.
+class NatsBroker(LeasedBroker):
+    """Implement `Broker` on one JetStream stream, with a key-value bucket for its groups.
 
-    For one event loop.
-
-    FastStream connects. Events are sent and fetched by the client that it holds: its own
-    subscribers start a task for each message, which keeps no order.
+    For one event loop. FastStream connects. Its underlying client sends and fetches: FastStream's
+    own subscribers start a task for each message, which keeps no order.
 
     Args:
         url: `nats://HOST:PORT`, several separated by commas.
         name: of the log: the stream is `agent_runtime_{name}`.
-        lease_s: how long a group stays with a consumer that says nothing.
+        lease_s: how long a silent consumer keeps a group.
         timeout_s: for connecting and for each answer.
         seal_key: 32 to 64 secret bytes; then an event without this key's seal is unreadable.
     """
@@ -83,10 +82,10 @@ class NatsBroker(LeasedConsumerMixin):
         self._groups: dict[str, _GroupEntry] = {}
         self._pull_subscriptions: dict[
             str, tuple[Any, int]
-        ] = {}  # a reader's subscription, and the place it has come to
+        ] = {}  # a reader's subscription and its position
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`. All are sent before the first acknowledgement is waited for."""
+        """Publish events; all are sent before the first acknowledgement is awaited."""
         payload = [(event.id, encode_event(event, self._seal)) for event in validate_events(events)]
         async with self._client() as js:
             limit = js._nc.max_payload
@@ -106,10 +105,10 @@ class NatsBroker(LeasedConsumerMixin):
             async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*sent)
 
+    @override
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """See `Broker.read`."""
         after_sequence = 0 if after is None else parse_offset(after)
         async with self._client(wait_s) as js:
             subscription = await self._create_pull_subscription(js, after_sequence)
@@ -118,15 +117,15 @@ class NatsBroker(LeasedConsumerMixin):
             finally:
                 await _delete_subscription(js, self._stream, subscription)
 
+    @override
     async def lag(self, group: str) -> int:
-        """See `Broker.lag`."""
         async with self._client() as js:
             state = (await js.stream_info(self._stream)).state
             committed_offset = (await self._refresh_entry(group)).value.get("floor", 0)
             return int(state.last_seq) - max(int(committed_offset), int(state.first_seq) - 1)
 
+    @override
     async def trim(self, keep: int) -> int:
-        """See `Broker.trim`."""
         async with self._client() as js:
             committed_offsets = [
                 (await self._refresh_entry(name)).value.get("floor", 0)
@@ -139,30 +138,27 @@ class NatsBroker(LeasedConsumerMixin):
             await js.purge_stream(self._stream, seq=up_to + 1)
             return int(state.messages) - int((await js.stream_info(self._stream)).state.messages)
 
+    @override
     async def delete_group(self, group: str) -> None:
-        """See `Broker.delete_group`."""
         async with self._client():
             with suppress(js_errors.NotFoundError):
                 await self._bucket.purge(group)
             self._groups.pop(group, None)
 
+    @override
     async def aclose(self) -> None:
-        """See `Broker.aclose`."""
         self._js = None
         broker = self._broker
         self._broker = None
         if broker is not None and broker.config.connection_state:
             await (
                 broker.connection.close()
-            )  # FastStream's own way waits for what will not come any more
+            )  # FastStream's own method waits for messages that never come
 
     # -- GroupLog
 
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
-        """See `GroupLog.claim`.
-
-        An entry that did not change for as long as the lease has lost its owner.
-        """
+        """Claim the group; an entry unchanged for the length of the lease has lost its owner."""
         group_entry = self._groups.setdefault(group, _GroupEntry())
         async with self._client() as js, group_entry.lock:
             await self._refresh_entry(group)
@@ -183,10 +179,10 @@ class NatsBroker(LeasedConsumerMixin):
                 group, group_entry, {**group_entry.value, "owner": owner}
             )
 
+    @override
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        """See `GroupLog.fetch`."""
         async with self._client() as js:
             after_sequence = (
                 (await self._refresh_entry(group)).value.get("floor", 0)
@@ -194,7 +190,7 @@ class NatsBroker(LeasedConsumerMixin):
                 else parse_offset(after)
             )
             subscription, pull_sequence = self._pull_subscriptions.get(owner, (None, -1))
-            self._pull_subscriptions.pop(owner, None)  # what fails in between begins anew
+            self._pull_subscriptions.pop(owner, None)  # restart after a failure in between
             if subscription is not None and pull_sequence != after_sequence:
                 await _delete_subscription(js, self._stream, subscription)
             if subscription is None or pull_sequence != after_sequence:
@@ -206,10 +202,10 @@ class NatsBroker(LeasedConsumerMixin):
             )
             return stored_events
 
+    @override
     async def commit(
         self, group: str, owner: str, acked: list[str], committed_offset: str | None
     ) -> bool:
-        """See `GroupLog.settle`."""
         group_entry = self._groups.setdefault(group, _GroupEntry())
         async with self._client(), group_entry.lock:
             if group_entry.value.get("owner") != owner:
@@ -220,8 +216,8 @@ class NatsBroker(LeasedConsumerMixin):
                 group, group_entry, {"owner": owner, "floor": int(committed_offset)}
             )
 
+    @override
     async def release(self, group: str, owner: str) -> None:
-        """See `GroupLog.release`."""
         subscription, _ = self._pull_subscriptions.pop(owner, (None, 0))
         group_entry = self._groups.setdefault(group, _GroupEntry())
         async with self._client() as js, group_entry.lock:
@@ -264,7 +260,7 @@ class NatsBroker(LeasedConsumerMixin):
         await self.aclose()
 
     async def _open(self) -> None:
-        # We reconnect: what was asked of a connection that is lost is lost with it.
+        # Reconnecting is ours: requests on a lost connection are lost with it.
         self._broker = broker = FastStreamNats(
             self._servers,
             connect_timeout=max(1, int(self._timeout_s)),
@@ -282,7 +278,7 @@ class NatsBroker(LeasedConsumerMixin):
         try:
             await js.add_stream(stream_config)
         except js_errors.BadRequestError as error:
-            if error.err_code != 10058:  # it is there, with settings of its operator's: those hold
+            if error.err_code != 10058:  # it exists with its operator's settings, which apply
                 raise ConfigurationError(
                     f"the stream '{self._stream}' cannot be made: {error.description}"
                 ) from error
@@ -325,7 +321,7 @@ class NatsBroker(LeasedConsumerMixin):
         return names
 
     async def _refresh_entry(self, group: str) -> _GroupEntry:
-        """What stands in the bucket, with the moment since which it has stood there."""
+        """Read the bucket's entry, with the time since which it is unchanged."""
         group_entry = self._groups.setdefault(group, _GroupEntry())
         try:
             bucket_entry = await self._bucket.get(group)
@@ -342,7 +338,7 @@ class NatsBroker(LeasedConsumerMixin):
     async def _compare_and_set(
         self, group: str, group_entry: _GroupEntry, value: dict[str, Any]
     ) -> bool:
-        """Write an entry if nobody else has meanwhile."""
+        """Write an entry unless it has changed meanwhile."""
         content = json.dumps({**value, "at": time.time_ns()}).encode()
         try:
             if group_entry.revision:
@@ -359,7 +355,7 @@ class NatsBroker(LeasedConsumerMixin):
 
 
 def _message_id_header(name: str) -> str:
-    """An id as a header can have it: in ASCII, on one line."""
+    """Return an id for a header: in ASCII, on one line."""
     return name if name.isascii() and name.isprintable() else name.encode("utf-8", "replace").hex()
 
 

@@ -18,12 +18,12 @@ EXTRAS = {"nats": "nats", "kafka": "aiokafka"}
 def open_broker(url: str, *, lease_s: float = 10.0, seal_key: bytes | None = None) -> Broker:
     """Open the broker at an address (`StoreUrl`: memory, SQLite, Redis, NATS, Kafka).
 
-    `lease_s`: how long a group stays with a consumer that says nothing (Kafka's own groups: 6 s).
-    `seal_key`: 32 to 64 secret bytes of all who publish and read; an event that somebody else has
-    put into the log is then a `bus.unreadable`, which starts nothing. `?name=NAME` chooses a log of
-    its own on a server; a Kafka address may say `partitions` and `idempotent`. Raises
-    ConfigurationError for another address, MissingExtra when its client is not installed,
-    StoreUnavailable for a file that cannot be used; a server is reached at the first use.
+    `lease_s`: how long a silent consumer keeps a group (Kafka's own groups: 6 s). `seal_key`: 32 to
+    64 secret bytes of all publishers and readers; an event without that seal is then a
+    `bus.unreadable`, which triggers nothing. `?name=NAME` selects a separate log on a server; a
+    Kafka address may have `partitions` and `idempotent`. Raises ConfigurationError for another
+    address, MissingExtra when its client is not installed, StoreUnavailable for an unusable file; a
+    server is reached at the first use.
     """
     address = StoreUrl.parse(url, "the event log", tuple(FORMS), has_logs=True)
     if address.kind == "memory":

@@ -7,9 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from agent_runtime.errors import InputInvalid
 from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
-from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.group_reader import LeasedBroker
 from agent_runtime.event_bus.brokers.validation import validate_events
 from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
@@ -17,10 +19,9 @@ from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.storage import RedisConnection, StoreUrl
 
 BATCH_ID_TTL_S = 600
-"""How long the same batch, sent again because an answer was lost, is known to have arrived."""
+"""Seconds a batch that is sent again after a lost reply is recognised."""
 CONSUMER_NAME = "reader"
-"""The one consumer of a group as Redis knows it: what is pending belongs to whoever has the lease.
-"""
+"""The only consumer name in Redis's groups: pending events belong to the owner of the lease."""
 
 _PUBLISH = f"""
 if redis.call('EXISTS', KEYS[2]) == 0 then
@@ -56,7 +57,7 @@ return 1
 _RELEASE = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 )
-# A step of at most 1,000: a server stands still while a script runs.
+# At most 1,000 per step: a server is blocked while a script runs.
 _TRIM = """
 local excess = redis.call('XLEN', KEYS[1]) - ARGV[1]
 if excess <= 0 then return 0 end
@@ -86,14 +87,13 @@ return removed
 """
 
 
-class RedisBroker(LeasedConsumerMixin, RedisConnection):
-    """A `Broker` on one Redis stream, `{prefix}:events:{name}`.
+class RedisBroker(RedisConnection, LeasedBroker):
+    """Implement `Broker` on one Redis stream, `{prefix}:events:{name}`.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`; see `RedisConnection`, also for the other
-        settings.
+        url: `redis://`, `rediss://` or `unix://`, with the settings of `RedisConnection`.
         name: of the log.
-        lease_s: how long a group stays with a consumer that says nothing.
+        lease_s: how long a silent consumer keeps a group.
     """
 
     STORE = "events"
@@ -110,17 +110,12 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
         super().__init__(url, **connection)
         self.lease_s = lease_s
         self._seal = None if seal_key is None else EventSeal(seal_key, name)
-        # One slot: a script has the log and what belongs to it.
+        # One slot: a script has the log and its groups.
         self._log = f"{{{self.prefix}:events:{name}}}"
-        self._caught_up_owners: set[str] = (
-            set()
-        )  # readers that have come to the end of what was pending
+        self._caught_up_owners: set[str] = set()  # readers at the end of the pending events
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`; one trip, the whole batch or nothing.
-
-        The same batch again changes nothing.
-        """
+        """Publish a batch in one script, all or nothing; repeating it changes nothing."""
         if not validate_events(events):
             return
         batch = hashlib.sha256("\n".join(event.id for event in events).encode()).hexdigest()[:32]
@@ -131,10 +126,10 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
 
         await self.arun(steps())
 
+    @override
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """See `Broker.read`."""
         start = "-" if after is None else f"({_validate_position(after)}"
         entries = await self._run_command("xrange", self._log, start, "+", limit)
         if not entries and wait_s > 0:
@@ -142,13 +137,13 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
             entries = await self._run_command("xrange", self._log, start, "+", limit)
         return _to_stored_events(entries, self._seal)
 
+    @override
     async def lag(self, group: str) -> int:
-        """See `Broker.lag`."""
         group_info = await self._group_info(group)
         if group_info is None:
             return int(await self._run_command("xlen", self._log))
         undelivered_count = group_info.get("lag")
-        if undelivered_count is None:  # the server cannot say after removals; then they are counted
+        if undelivered_count is None:  # the server cannot tell after removals, so they are counted
             undelivered_count = len(
                 await self._run_command(
                     "xrange", self._log, f"({group_info['last-delivered-id'].decode()}", "+"
@@ -157,21 +152,21 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
         return int(undelivered_count) + int(group_info["pending"])
 
     async def trim(self, keep: int) -> int:
-        """See `Broker.trim`; in steps of at most 1,000."""
+        """Remove events in steps of at most 1,000."""
         removed = 0
         while removed_in_step := await self._run_script(_TRIM, [self._log], [max(keep, 0)]):
             removed += int(removed_in_step)
         return removed
 
+    @override
     async def delete_group(self, group: str) -> None:
-        """See `Broker.delete_group`."""
         if await self._group_info(group) is not None:
             await self._run_command("xgroup_destroy", self._log, group)
 
     # -- GroupLog
 
+    @override
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
-        """See `GroupLog.claim`."""
         start_id = "0" if start == "earliest" else "$"
         args = [owner, int(lease_s * 1000), group, start_id]
         return bool(await self._run_script(_CLAIM, self._group_keys(group), args))
@@ -179,10 +174,7 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        """See `GroupLog.fetch`. Reading and the look at the lease are one step.
-
-        A former owner takes nothing.
-        """
+        """Fetch events and check the lease in one step, so that a former owner gets none."""
         if after is None:
             self._caught_up_owners.discard(owner)
         if owner not in self._caught_up_owners:
@@ -195,16 +187,16 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
             await self._wait_for_entry(group_info["last-delivered-id"].decode(), wait_s)
         return _to_stored_events(entries, self._seal)
 
+    @override
     async def commit(
         self, group: str, owner: str, acked: list[str], committed_offset: str | None
     ) -> bool:
-        """See `GroupLog.settle`."""
         return bool(
             await self._run_script(_SETTLE, self._group_keys(group), [owner, group, *acked])
         )
 
+    @override
     async def release(self, group: str, owner: str) -> None:
-        """See `GroupLog.release`."""
         self._caught_up_owners.discard(owner)
         await self._run_script(_RELEASE, self._group_keys(group)[1:], [owner])
 
@@ -217,10 +209,7 @@ class RedisBroker(LeasedConsumerMixin, RedisConnection):
         return [] if not answer else list(answer[0][1])
 
     async def _wait_for_entry(self, after: str, wait_s: float) -> None:
-        """Until something is behind `after`.
-
-        Blocks a connection of its own, for less than its timeout.
-        """
+        """Wait for an event after `after`, on a blocking connection, for less than its timeout."""
         limit_s = max(0.001, min(wait_s, self._timeout_s / 2))
         await self._run_command("xread", {self._log: after}, 1, int(limit_s * 1000))
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from typing_extensions import override
+
 from agent_runtime.event_bus.brokers.broker import StartPosition, StoredEvent
-from agent_runtime.event_bus.brokers.group_reader import LeasedConsumerMixin
+from agent_runtime.event_bus.brokers.group_reader import LeasedBroker
 from agent_runtime.event_bus.brokers.validation import parse_offset, validate_events
 from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
@@ -41,8 +43,7 @@ CREATE TRIGGER IF NOT EXISTS events_kept BEFORE DELETE ON events
   WHEN OLD.position > coalesce((SELECT max(up_to) FROM trimmed), 0)
   BEGIN SELECT RAISE(ABORT, 'the event log is append-only'); END;
 """
-# Leases are counted by the machine's boot clock since version 2; those of version 1 said a
-# wall-clock time.
+# Leases use the machine's boot clock since version 2; those of version 1 used the wall clock.
 _CLEAR_LEASES = "UPDATE event_groups SET owner = '', until_s = 0;"
 _INSERT = (
     "INSERT OR IGNORE INTO events (id, type, time_s, run_id, session_id, tenant, user_id, agent, "
@@ -53,7 +54,7 @@ _INSERT = (
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """What to look for in the log; everything that is given must hold.
+    """Select events of the log; all conditions must match.
 
     `types` are patterns with `*` and `?`; `since` and `until` Unix seconds, both inclusive.
     """
@@ -68,7 +69,7 @@ class EventQuery:
     until: float | None = None
 
     def matches(self, event: Event) -> bool:
-        """Whether the event is looked for."""
+        """Return whether the event matches."""
         names = ("run_id", "session_id", "tenant", "user_id", "agent")
         return (
             (not self.types or any(fnmatchcase(event.type, pattern) for pattern in self.types))
@@ -78,7 +79,7 @@ class EventQuery:
         )
 
     def where(self) -> tuple[str, list[Any]]:
-        """The SQL condition and its values."""
+        """Return the SQL condition and its values."""
         parts = ["1"]
         values = list[Any]()
         for name in ("run_id", "session_id", "tenant", "user_id", "agent"):
@@ -95,12 +96,12 @@ class EventQuery:
         return " AND ".join(parts), values
 
 
-class SqliteBroker(LeasedConsumerMixin, SqliteFile):
-    """A `Broker` in a SQLite file, and the audit log: appended to, queried, never changed.
+class SqliteBroker(SqliteFile, LeasedBroker):
+    """Implement `Broker` in a SQLite file, and the audit log: append and query, never change.
 
     Args:
         path: the file.
-        lease_s: how long a group stays with a consumer that says nothing.
+        lease_s: how long a silent consumer keeps a group.
         file: further settings of `SqliteFile`.
     """
 
@@ -119,15 +120,15 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
         self._seal = None if seal_key is None else EventSeal(seal_key, "events")
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """See `Broker.publish`; the whole batch or nothing."""
+        """Publish a batch, all or nothing."""
         await self.acall(
             "append", [_to_record(event, self._seal) for event in validate_events(events)]
         )
 
+    @override
     async def read(
         self, after: str | None = None, *, limit: int = 1000, wait_s: float = 0.0
     ) -> list[StoredEvent]:
-        """See `Broker.read`."""
         return await self.query(EventQuery(), after=after, limit=limit, wait_s=wait_s)
 
     async def query(
@@ -139,9 +140,9 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
         wait_s: float = 0.0,
         last: bool = False,
     ) -> list[StoredEvent]:
-        """At most `limit` events that match, oldest first, behind `after`.
+        """Return at most `limit` matching events after `after`, oldest first.
 
-        With `last` the newest ones of them.
+        `last` selects the newest.
         """
         after_position = 0 if after is None else parse_offset(after)
         deadline = time.monotonic() + wait_s
@@ -154,7 +155,7 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
                 ]
                 if self._seal is None:
                     return stored_events
-                # The columns are not sealed: what an event says of itself counts.
+                # The columns are not sealed, so the sealed event decides.
                 return [
                     stored_event
                     for stored_event in stored_events
@@ -162,31 +163,31 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
                 ]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
+    @override
     async def lag(self, group: str) -> int:
-        """See `Broker.lag`."""
         unacked_count: int = await self.acall("lag", group)
         return unacked_count
 
+    @override
     async def trim(self, keep: int) -> int:
-        """See `Broker.trim`."""
         removed: int = await self.acall("trim", keep)
         return removed
 
+    @override
     async def delete_group(self, group: str) -> None:
-        """See `Broker.delete_group`."""
         await self.acall("delete_group", group)
 
     # -- GroupLog
 
+    @override
     async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
-        """See `GroupLog.claim`."""
         claimed: bool = await self.acall("claim", group, owner, start, lease_s)
         return claimed
 
+    @override
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        """See `GroupLog.fetch`."""
         after_position = after if after is not None else await self.acall("floor", group, owner)
         return (
             []
@@ -194,15 +195,15 @@ class SqliteBroker(LeasedConsumerMixin, SqliteFile):
             else await self.read(after_position, limit=limit, wait_s=wait_s)
         )
 
+    @override
     async def commit(
         self, group: str, owner: str, acked: list[str], committed_offset: str | None
     ) -> bool:
-        """See `GroupLog.settle`."""
         has_lease: bool = await self.acall("settle", group, owner, int(committed_offset or 0))
         return has_lease
 
+    @override
     async def release(self, group: str, owner: str) -> None:
-        """See `GroupLog.release`."""
         await self.acall("release", group, owner)
 
     # -- on the connection

@@ -1,4 +1,4 @@
-"""Checks that every broker makes of what it is given."""
+"""Validate groups, positions and events for every broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GROUP = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def validate_group_name(group: str) -> str:
-    """The name, if every broker can take it; raises ConfigurationError."""
+    """Return the name if every broker accepts it; raises ConfigurationError."""
     if not _GROUP.fullmatch(group):
         raise ConfigurationError(
             f"a group's name is 1 to 128 ASCII letters, digits, '_' and '-', not {group[:140]!r}"
@@ -21,14 +21,14 @@ def validate_group_name(group: str) -> str:
 
 
 def parse_offset(position: str) -> int:
-    """The number of a position; raises InputInvalid."""
+    """Return the number of a position; raises InputInvalid."""
     if not position.isdecimal() or len(position) > 18:
         raise InputInvalid(f"not a position of this log: {position[:40]!r}", "after")
     return int(position)
 
 
 def validate_events(events: Sequence[Event]) -> Sequence[Event]:
-    """The events, if each has a place or an id of its own, and names that can be stored.
+    """Return the events if each has a sequence number or an id, and valid names.
 
     Raises InputInvalid.
     """

@@ -1,4 +1,4 @@
-"""The layers of the onion, and the order in which they are built when nothing else is said."""
+"""Define the layers of the pipeline, and their default order."""
 
 from agent_runtime.budgets.spending_policy import SpendingPolicy
 from agent_runtime.orchestration.middleware.auth import AuthMiddleware
@@ -17,12 +17,12 @@ from agent_runtime.orchestration.middleware.session import SessionMiddleware
 
 DEFAULT_ORDER: tuple[str, ...] = (
     "logging",  # outermost: a call that another layer refuses is logged too
-    "auth",  # before anything is done for a caller it is known who that is
+    "auth",  # the caller is authenticated before anything else is done
     "rate_limit",  # a call too many is refused before it waits for anything
     "session",  # waiting for a session's turn holds nothing that the layers inside it take
     "concurrency",  # a call that waits for its turn holds no slot
     "cost",  # waiting for a turn or a slot holds no money; all attempts are charged to one call
-    "retry",  # innermost: every attempt runs inside whatever the other layers hold for the call
+    "retry",  # innermost: every attempt runs inside the other layers' reservations
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Who calls, and whether they may."""
+"""Authenticate and authorize callers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class AuthMiddleware(Middleware):
-    """Lets a call pass only for a principal that may make it.
+    """Admit calls of principals with the required scopes.
 
-    A principal that the application itself put on the call counts; otherwise one of
-    `authenticators` must recognise its credentials, in their order. A call needs the scope
-    `run:<template>`, `resume:<template>` when it answers an interrupt, `command:<template>` when it
-    steers the graph (a Command with `goto`, `update` or `graph`), and those in `require`. Its
-    messages have one of `roles`. An agent that another one calls acts for the outer call's
-    principal, whose scopes and messages were checked there; only `require` is checked again.
+    A principal that the application set on the call counts; otherwise one of `authenticators` must
+    accept its credentials, in their order. A call needs the scope `run:<template>`,
+    `resume:<template>` when it answers an interrupt, `command:<template>` when it steers the graph
+    (a Command with `goto`, `update` or `graph`), and those in `require`. Its messages have one of
+    `roles`. An agent called by another one acts for the outer call's principal, whose scopes and
+    messages were checked there; only `require` is checked again.
 
-    Raises ConfigurationError for a scope, a role or an authenticator that is none. Its `process`
-    raises Unauthenticated (always the same), Forbidden, InputInvalid for a role that callers may
-    not send, and StoreError when it cannot be known who calls: nothing passes then.
+    Raises ConfigurationError for an invalid scope, role or authenticator. Its `process` raises
+    Unauthenticated (always the same), Forbidden, InputInvalid for a role that callers may not send,
+    and StoreError when the caller cannot be verified: no call passes then.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AuthMiddleware(Middleware):
         self._roles = validate_roles(roles)
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
-        """Await the call for a caller who is known and may make it."""
+        """Await the call of an authenticated and authorized caller."""
         principal = context.principal
         if principal is None:
             principal = _check_principal_names(await self._authenticate(context))
@@ -81,7 +81,7 @@ class AuthMiddleware(Middleware):
             except Unauthenticated:
                 continue
         if not self._authenticators:
-            raise unauthenticated_error("nobody here can check one")
+            raise unauthenticated_error("no authenticator is configured")
         return await self._authenticators[-1].authenticate(credentials)
 
 

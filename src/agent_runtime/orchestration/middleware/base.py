@@ -20,20 +20,17 @@ No layer treats them as a failure.
 
 
 class Middleware(ABC):
-    """A layer around one whole agent call, unary or streamed.
+    """Wrap a whole agent call, unary or streamed.
 
-    `process` awaits `next_call(context)` for the rest of the onion and returns its result. A layer
-    that looks at chunks passes on `context.with_emit(...)`; one that answers by itself emits its
-    answer and returns it; one that refuses raises. Cancellation arrives as `CancelledError` at the
+    `process` awaits `next_call(context)` for the inner layers and returns its result. A layer that
+    observes chunks passes on `context.with_emit(...)`; one that answers by itself emits its answer
+    and returns it; one that refuses raises. Cancellation arrives as `CancelledError` at the
     `await`: use `try/finally` and never swallow it. One instance serves many calls at once: keep
     per-call state in local variables.
     """
 
     name: str = ""
-    """What the layer is called in metrics.
-
-    By default its class's name, in the spelling of templates.
-    """
+    """The layer's name in metrics, by default its class's name, in the spelling of templates."""
 
     waits: bool = False
     """Whether calls may wait in the layer: their number is then a metric, its queue."""
@@ -44,16 +41,16 @@ class Middleware(ABC):
 
 
 class LayerObserver(Protocol):
-    """Hears of a call's way through the layers."""
+    """Observe a call's way through the layers."""
 
     def entered(self, layer: str) -> None:
-        """A call is in this layer, and not yet further in."""
+        """Count a call that has entered this layer, and not the next one."""
 
     def left(self, layer: str) -> None:
-        """It has gone further in, or out again."""
+        """Count a call that has entered the next layer, or left this one."""
 
     def on_duration(self, layer: str, seconds: float) -> None:
-        """What the layer itself took of a call, before and after what is inside it."""
+        """Record the time of the layer itself, before and after the inner layers."""
 
 
 def compose(
@@ -77,7 +74,7 @@ def compose(
 
 
 def layer_name(layer: Middleware) -> str:
-    """What a layer is called in metrics."""
+    """Return a layer's name in metrics."""
     name = type(layer).__name__.removesuffix("Middleware")
     return layer.name or "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
 
@@ -104,7 +101,7 @@ def _instrumented(layer: Middleware, inner: Handler, observer: LayerObserver) ->
 
         async def next_call(context: AgentContext) -> AgentResult:
             nonlocal inside_s, is_waiting
-            if is_waiting:  # a retrying layer goes in again; it has not been waiting since
+            if is_waiting:  # a retrying layer enters the next one again, without waiting in between
                 is_waiting = False
                 on_leave(name)
             began = now()

@@ -27,29 +27,26 @@ if TYPE_CHECKING:
 
 MIN_POLL_S = 0.02
 MAX_POLL_S = 0.5
-"""How often a waiting call looks for a slot.
-
-It looks at once when one is given back in this process.
-"""
+"""Longest interval at which a waiting call polls; a release in this process wakes it at once."""
 RETRY_AFTER_S = 1.0
-"""What a refused caller is told: when a running call ends is not known."""
+"""Retry time for a refused caller, since the end of running calls is unknown."""
 
 
 class ConcurrencyMiddleware(Middleware):
-    """Refuses a call, or lets it wait, when too many run at once.
+    """Limit concurrent calls: refuse excess ones, or let them wait.
 
-    A call takes a slot of each limit or, if one has none left, of none. An agent that another one
-    calls runs in the outer call's slots. When the store is out, this process counts its own, as
-    with RateLimitMiddleware.
+    A call takes a permit of each limit or, if one is exhausted, takes none. An agent called by
+    another one uses the outer call's permits. When the store fails, this process counts alone, like
+    RateLimitMiddleware.
 
     Args:
         limits: any number.
-        slots: where they are counted; in memory by default.
-        wait_s: how long a call may wait for a slot; 0 refuses at once.
+        slots: the store that counts them; in memory by default.
+        wait_s: how long a call may wait for a permit; 0 refuses at once.
         processes, bus: as RateLimitMiddleware's.
 
-    Its `process` raises RateLimited. Cancelling a waiting call takes nothing; a running one gives
-    its slots back.
+    Its `process` raises RateLimited. Cancelling a waiting call takes nothing; a running one
+    releases its permits.
     """
 
     waits = True
@@ -76,7 +73,7 @@ class ConcurrencyMiddleware(Middleware):
 
     @property
     def degraded(self) -> bool:
-        """Whether the store is out, and this process counts its own."""
+        """Return whether the store fails and this process counts alone."""
         return self._fallback.degraded
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
@@ -90,7 +87,7 @@ class ConcurrencyMiddleware(Middleware):
         except asyncio.CancelledError:
             if (
                 self._fallback.store.lease_s is not None
-            ):  # it may have taken them before it could say so
+            ):  # it may have taken them before the failure
                 await self._release(self._fallback.store, permits, holder)
             raise
         context.progress.counted_limits = context.progress.counted_limits.union(

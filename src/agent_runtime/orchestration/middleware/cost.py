@@ -1,4 +1,4 @@
-"""What a call may spend, and the record of what it spent."""
+"""Enforce budgets and record spending."""
 
 from __future__ import annotations
 
@@ -41,23 +41,24 @@ NO_ACCOUNTS = _CallerAccounts((), float("inf"), {})
 
 
 class CostTrackingMiddleware(Middleware):
-    """Reserves a call's model calls on the budgets it draws on, and records what it spent.
+    """Reserve a call's model calls on its budgets, and record their cost.
 
     Every model call reserves its worst case before it is sent, on all budgets in one step, and
-    settles what it cost. Without budgets it only records. An agent that another one calls draws on
-    the outer one's budgets too.
+    settles its actual cost. Without budgets it only records. An agent called by another one draws
+    on the outer call's budgets, too.
 
     Args:
-        ledger: where accounts are kept; in memory by default.
+        ledger: stores accounts; in memory by default.
         budgets: of all calls through this layer.
-        more_budgets: beside those, never instead of one: a template's own. Where both have a budget
+        more_budgets: a template's own, in addition to those, never instead. Where both have a
+            budget
             of one account, the smaller counts.
-        spending: how to spend; see Spending.
-        bus: where `budget.warning` events go.
-        on_charge: told what was charged to an account of the call: `RuntimeMetrics.on_charge`.
+        spending: the spending policy.
+        bus: receives `budget.warning` events.
+        on_charge: called with charges to an account of the call: `RuntimeMetrics.on_charge`.
 
     Its `process` raises BudgetExceeded, BudgetUnavailable and PriceUnknown, each before a model
-    call is sent; what was spent is written also when the call fails or is cancelled.
+    call is sent; spending is written also when the call fails or is cancelled.
     """
 
     name = "cost"

@@ -1,4 +1,4 @@
-"""Limits whose store is out: a local one takes over, visibly."""
+"""Replace a failing store of limits by a local one, visibly."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RETRY_INTERVAL_S = 2.0
 
 
 class FallbackStore(Generic[Store]):
-    """A store that is shared, and a local one for the time that it is out.
+    """Hold a shared store, and a local one for the time of its failure.
 
-    While it is out one call in two seconds asks it again; the others do not wait for it.
+    While it fails, one call in two seconds tries it; the others do not wait for it.
     """
 
     def __init__(
@@ -48,11 +48,10 @@ class FallbackStore(Generic[Store]):
         operation: Callable[[Any, int], Awaitable[Any]],
         undo: Callable[[Any], Awaitable[Any]] | None = None,
     ) -> Any:
-        """The answer of the store, or of the local one when it is out. `ask(store, share)`.
+        """Return the answer of the store, or of the local one while it fails.
 
-        One in `share` is ours.
-
-        `undo(store)` takes back what a store that did not answer in time may have done.
+        `operation(store, share)` gets one in `share` of the limits. `undo(store)` reverts any
+        effect of a store without a timely answer.
         """
         if self._in_process:
             return await operation(self.store, 1)

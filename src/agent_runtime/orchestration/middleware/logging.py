@@ -35,7 +35,7 @@ class LoggingMiddleware(Middleware):
         self._content = content
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
-        """Await the call and log its outcome; whatever it raised is raised on."""
+        """Await the call and log its outcome; errors are raised again."""
         started = time.perf_counter()
         try:
             result = await next_call(context)

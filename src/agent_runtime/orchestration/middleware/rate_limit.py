@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class RateLimitMiddleware(Middleware):
-    """Refuses a call that would be one too many in a moving window.
+    """Refuse calls above a rate in a sliding window.
 
-    A call counts in all its windows or, refused, in none. An agent that another one calls is not
-    counted again in a window that the outer call was counted in. When the store is out, a limiter
-    of this process takes over, with its share of each limit; a `limits.fallback` event, a warning
-    and `degraded` say so, `limits.restored` ends it.
+    A call counts in all its windows or, refused, in none. An agent called by another one is not
+    counted again in a window of the outer call. When the store fails, a limiter of this process
+    takes over with its share of each limit, reported by a `limits.fallback` event, a warning and
+    `degraded`; `limits.restored` ends it.
 
     Args:
         limits: any number; as RateLimit or as text, `60/minute per user; 1000/hour per tenant`.
-        windows: where admissions are remembered; in memory by default.
-        processes: how many processes share the limits: the share of each when the store is out.
-        bus: where the events go.
+        windows: the store of admissions; in memory by default.
+        processes: how many processes share the limits: the share of each when the store fails.
+        bus: receives the events.
 
     Its `process` raises RateLimited.
     """
@@ -54,7 +54,7 @@ class RateLimitMiddleware(Middleware):
 
     @property
     def degraded(self) -> bool:
-        """Whether the store is out, and the local limiter decides."""
+        """Return whether the store fails and the local limiter decides."""
         return self._fallback.degraded
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:

@@ -1,4 +1,4 @@
-"""Trying a failed call again, only where that cannot repeat an effect or a word."""
+"""Retry failed calls, only where that can repeat neither an effect nor text."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from agent_runtime.types import AgentContext, AgentResult, Handler
 
 
 class RetryMiddleware(Middleware):
-    """Tries a call again after a transient failure.
+    """Retry a call after a transient failure.
 
-    Again from the start only while no chunk has reached a reader and no tool has started. After
-    that the run is continued from its checkpoint (no finished tool runs twice), or, without one,
-    the failure stands. A wait ends early when the call is cancelled; one that would pass the call's
-    deadline is not begun.
+    It restarts only while no chunk has reached a reader and no tool has started. After that the run
+    continues from its checkpoint (no finished tool runs twice), or, without one, fails. A wait ends
+    early when the call is cancelled; one beyond the call's deadline is not started.
 
     Args:
-        attempts: how often a call is tried in all; `context.attempts` overrides it for one call.
+        attempts: the most attempts at a call; `context.attempts` overrides it for one call.
         retry_on: failure classes: `rate_limit` (429), `server_error` (5xx and 408/409/425),
             `connection`, `timeout` (idle and model_call), `worker` (the agent's process ended), or
             `transient` for all of them.
         backoff_s: upper bound of the first wait in seconds; it doubles each time, and the wait is a
-            random part of it (full jitter), unless the provider says how long to wait.
-        max_backoff_s: no wait is longer than this; a provider that asks for more is not waited for.
+            random part of it (full jitter), unless the provider sends a Retry-After.
+        max_backoff_s: the longest wait; a provider that asks for more is not retried.
 
-    Raises ConfigurationError for values that make no sense.
+    Raises ConfigurationError for invalid values.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class RetryMiddleware(Middleware):
         )
 
     async def process(self, context: AgentContext, next_call: Handler) -> AgentResult:
-        """Await the call, again after a transient failure; raises the last failure."""
+        """Await the call, retrying transient failures; raises the last failure."""
         attempts = context.attempts or self._attempts
         for attempt in range(1, attempts):
-            # Of a unary call no chunk reaches anybody: nothing to watch, and nothing to pay for.
+            # No chunk of a unary call reaches a reader, so there is nothing to watch.
             emit_watcher = _EmitWatcher(context) if context.streaming else None
             try:
                 return await next_call(context if emit_watcher is None else emit_watcher.context)
@@ -136,9 +135,7 @@ class _EmitWatcher:
 
     def __call__(
         self, chunk: Chunk
-    ) -> Awaitable[None]:  # no coroutine of its own: this is paid for each token
+    ) -> Awaitable[None]:  # no coroutine of its own, which would cost for each token
         self.has_emitted = True
-        self.context.emit = (
-            self._emit
-        )  # one chunk is all there is to see: the next ones need not pass here
+        self.context.emit = self._emit  # one chunk is enough: the next ones bypass this watcher
         return self._emit(chunk)

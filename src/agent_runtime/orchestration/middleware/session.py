@@ -100,5 +100,5 @@ class SessionMiddleware(Middleware):
         except (SessionError, StoreError):
             if (
                 status != "failed"
-            ):  # of a failed turn its own error says more; the lease remembers that it failed
+            ):  # a failed turn's own error is more useful; the lease records the failure
                 raise

@@ -1,1 +1,1 @@
-"""Agents in processes of their own: instances, their scheduler, and what is done when one dies."""
+"""Run agents in separate processes: instances, their scheduler, and the handling of crashes."""

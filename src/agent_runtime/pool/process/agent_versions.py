@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AgentVersion:
-    """An agent type as it is now.
-
-    Its executor, what its workers are made of, and what they may ask for.
-    """
+    """Hold an agent type's present executor, and the spec and resources of its workers."""
 
     agent: str
     key: tuple[Any, ...]
@@ -38,12 +35,12 @@ class AgentVersion:
 
 
 class AgentVersions:
-    """Agent types by name.
+    """Build and update agent types by name.
 
     Args:
-        factory: makes the agents.
+        factory: builds the agents.
         setup: the function that registers components in a worker, as `module:name`, or None.
-        make_remote_agent: makes what an executor awaits, from the agent's name and its
+        make_remote_agent: builds the agent for an executor, from the agent's name and its
             checkpointer.
     """
 
@@ -69,19 +66,16 @@ class AgentVersions:
         inputs: Mapping[str, Any] | None,
         overrides: Mapping[str, Any],
     ) -> None:
-        """Say what an agent type is made of."""
+        """Define an agent type."""
         self._sources[agent] = (agent if template is None else template, inputs, overrides)
 
     async def refresh(self, agent: str) -> None:
-        """See that `current` is what holds now.
-
-        What takes time (a server to be asked, a build) is done in a thread.
-        """
+        """Update the current version; blocking work (a server query, a build) runs in a thread."""
         if not self._is_current(agent):
             await asyncio.to_thread(self.current, agent)
 
     def current(self, agent: str) -> AgentVersion:
-        """The version that is valid now; raises what making it raises. May block, see `refresh`."""
+        """Return the valid version; raises the errors of building it. May block (`refresh`)."""
         template, inputs = self._template(agent)
         with self._lock:
             key = self._factory.keys.compute(template, inputs)
@@ -97,7 +91,7 @@ class AgentVersions:
             return version
 
     def latest(self, agent: str) -> AgentVersion | None:
-        """The version made last; what holds, right after `refresh`."""
+        """Return the version built last, which is valid directly after `refresh`."""
         return self._versions.get(agent)
 
     def is_outdated(self, version: AgentVersion) -> bool:
@@ -105,12 +99,12 @@ class AgentVersions:
         try:
             template, inputs = self._template(version.agent)
             key, _ = self._factory.keys.cached(template, inputs)
-        except (AgentRuntimeError, OSError):  # what it was made of is broken, or gone
+        except (AgentRuntimeError, OSError):  # one of its sources is broken or deleted
             return True
         return key is not None and key != version.key
 
     def executors(self) -> list[AgentExecutor]:
-        """Those of the versions that hold, and of older ones that still have calls."""
+        """Return the executors of valid versions, and of older ones that still have calls."""
         return [version.executor for version in [*self._versions.values(), *self._superseded]]
 
     def _template(self, agent: str) -> tuple[AgentTemplate, Mapping[str, Any] | None]:

@@ -20,21 +20,21 @@ class Capacity:
         self._workers = workers
 
     def live_instances(self) -> list[AgentInstance]:
-        """Those that have not ended."""
+        """Return the instances that have not ended."""
         instances = (worker.instance for worker in self._workers.values())
         return [
             instance for instance in instances if instance.status is not InstanceStatus.TERMINATED
         ]
 
     def count(self, agent: str, *statuses: InstanceStatus) -> int:
-        """An agent's instances in one of these states."""
+        """Return how many instances of an agent have one of these statuses."""
         return sum(
             instance.agent == agent and instance.status in statuses
             for instance in self.live_instances()
         )
 
     def fits_agent_limit(self, agent: str) -> bool:
-        """Whether the agent's own limit allows one more."""
+        """Return whether the agent's own limit allows one more."""
         limit = self._config.limits_for(agent).limit
         return (
             limit is None
@@ -42,7 +42,7 @@ class Capacity:
         )
 
     def fits_pool(self, agent: str) -> bool:
-        """Whether the pool's size and memory allow one more of this agent."""
+        """Return whether the pool's size and memory allow one more of this agent."""
         live_instances = self.live_instances()
         total_mb = self._config.total_memory_mb
         reserved_mb = sum(instance.memory_limit_mb for instance in live_instances)

@@ -1,4 +1,4 @@
-"""AgentInstance: an agent in a process of its own, as a pool shows it."""
+"""Describe an agent in a separate process, as a pool shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDING_STATUSES = frozenset({InstanceStatus.SHUTTING, InstanceStatus.TERMINATED
 ALLOWED_TRANSITIONS: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
     InstanceStatus.CREATING: frozenset({InstanceStatus.IDLE, *_ENDING_STATUSES}),
     InstanceStatus.IDLE: frozenset({InstanceStatus.RUNNING, *_ENDING_STATUSES}),
-    # To idle at once: it was given to a call that was cancelled in that moment.
+    # To idle at once: its call was cancelled at the moment of assignment.
     InstanceStatus.RUNNING: frozenset(
         {InstanceStatus.COMPLETED, InstanceStatus.ERROR, InstanceStatus.IDLE, *_ENDING_STATUSES}
     ),
@@ -42,12 +42,12 @@ ALLOWED_TRANSITIONS: Mapping[InstanceStatus, frozenset[InstanceStatus]] = {
 
 @dataclass(slots=True)
 class AgentInstance:
-    """One instance.
+    """Describe one instance.
 
-    `pid` is its process, None before it has one; `memory_mb` its resident memory with all that it
-    started, as last seen; `current_task` what it does now; `context` is added to the runtime
-    context of each of its tasks. Times are Unix seconds. `last_error` is why it ended, or what its
-    last failed task raised.
+    `pid` is its process, None before its start; `memory_mb` its resident memory with all its
+    children, at the last measurement; `current_task` its running task; `context` is added to the
+    runtime context of each of its tasks. Times are Unix seconds. `last_error` is the reason of its
+    end, or the error of its last failed task.
     """
 
     agent: str
@@ -68,11 +68,11 @@ class AgentInstance:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended and is not about to."""
+        """Return whether it has not ended and is not ending."""
         return self.status not in _ENDING_STATUSES
 
     def transition_to(self, status: InstanceStatus) -> None:
-        """Go on to `status`; raises ValueError for one that cannot follow."""
+        """Change the status; raises ValueError for a transition that is not allowed."""
         if status is self.status and status in _ENDING_STATUSES:
             return
         if status not in ALLOWED_TRANSITIONS[self.status]:
@@ -83,7 +83,7 @@ class AgentInstance:
             self.on_change(self, previous_status)
 
     def to_dict(self) -> dict[str, Any]:
-        """What can be shown of it, JSON-ready; no inputs."""
+        """Return its public fields, JSON-ready; no inputs."""
         return {
             "id": self.id,
             "agent": self.agent,

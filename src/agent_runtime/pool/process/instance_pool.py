@@ -1,4 +1,4 @@
-"""AgentInstancePool: agents in processes of their own, behind the same onion."""
+"""Run agents in separate processes, behind the same pipeline."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ T = TypeVar("T")
 
 
 class AgentInstancePool:
-    """A pool of processes, each with one agent that runs one task at a time.
+    """Run a pool of processes, each with one agent that runs one task at a time.
 
-    A call goes through the layers, the gate and the sessions of its factory, in this process; what
-    an agent's graph and tools do happens in the instance. An agent type is a template's name or
-    path. `async with` starts the pool and ends every process; it belongs to the loop that it was
-    started on, and may be used from others and from threads.
+    A call passes through the layers, the gate and the sessions of its factory in this process; an
+    agent's graph and tools run in the instance. An agent type is a template's name or path. `async
+    with` starts the pool and ends every process; it belongs to the loop that it was started on, and
+    may be used from others and from threads.
 
     Args:
-        factory: makes the agents, and everything around them.
+        factory: builds the agents, and everything around them.
         config: sizes and limits.
-        dead_letters: where tasks go that end their processes again and again; in memory by default.
+        dead_letters: receives tasks that repeatedly end their processes; in memory by default.
 
-    Start-up raises ConfigurationError where processes cannot be had (anything but Linux).
+    Starting raises ConfigurationError where processes are not available (anything but Linux).
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class AgentInstancePool:
 
     @property
     def closing(self) -> bool:
-        """Whether the pool is being closed."""
+        """Return whether the pool is closing."""
         return self.scheduler.closing
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop that the pool runs on; raises ConfigurationError before it is started."""
+        """Return the loop that the pool runs on; raises ConfigurationError before its start."""
         if self._loop is None:
             raise ConfigurationError(
                 "the pool is not started: `async with AgentInstancePool(...) as pool:`"
@@ -115,7 +115,7 @@ class AgentInstancePool:
 
     @property
     def scheduler(self) -> InstanceScheduler:
-        """The instances; raises ConfigurationError before the pool is started."""
+        """Return the scheduler; raises ConfigurationError before the pool's start."""
         if self._scheduler is None:
             raise ConfigurationError(
                 "the pool is not started: `async with AgentInstancePool(...) as pool:`"
@@ -131,22 +131,22 @@ class AgentInstancePool:
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> None:
-        """Make an agent type of a template with inputs and overrides of its own.
+        """Define an agent type as a template with its own inputs and overrides.
 
-        The name alone is a template's.
+        Without this, a name is a template's.
         """
         self.versions.add(agent, template, inputs, overrides)
 
     def agent(self, agent: str) -> AgentExecutor:
-        """The executor of an agent type: every way of calling it runs in an instance.
+        """Return the executor of an agent type, whose calls run in instances.
 
-        Raises what the factory raises for a template that cannot be built, and NotPortable for one
+        Raises the factory's errors for a template that cannot be built, and NotPortable for one
         whose components cannot be sent to a process.
         """
         return self.versions.current(agent).executor
 
     async def run(self, task: AgentTask) -> AgentResult:
-        """Run a task on any free instance of its agent, or a new one, or when one is free.
+        """Run a task on an idle instance of its agent, or a new one, or after a wait.
 
         Raises as `AgentExecutor.execute`, and InstanceFailed (its kind says how), PoolOverloaded
         when too many wait, TaskPoisoned, InstanceStartFailed. Cancelling stops the task.
@@ -154,13 +154,14 @@ class AgentInstancePool:
         return await self._execute(task, None)
 
     def stream(self, task: AgentTask) -> AgentStream:
-        """`run`, streamed: `async with pool.stream(task) as stream: async for text in stream`."""
+        """Run a task and stream it: `async with pool.stream(task) as stream.
+
+        Async for text in stream`.
+        """
         return self.agent(task.agent).execute_stream(self._make_context(task))
 
     def submit_task(self, instance_id: str, task: AgentTask) -> asyncio.Task[AgentResult]:
-        """Give a task to one instance, behind those that wait for it.
-
-        Await what is returned, or cancel it.
+        """Queue a task for one instance. Await the returned task, or cancel it.
 
         Raises InstanceNotFound at once; awaiting raises as `run`.
         """
@@ -182,10 +183,10 @@ class AgentInstancePool:
     # -- instances
 
     async def create_instance(self, agent: str, context: Mapping[str, Any] | None = None) -> str:
-        """Make an instance and wait until it is ready; returns its id.
+        """Create an instance and wait until it is ready; return its id.
 
-        `context` is added to the runtime context of its tasks. Raises PoolOverloaded when there may
-        be no further one, InstanceStartFailed or what making the agent raises.
+        `context` is added to the runtime context of its tasks. Raises PoolOverloaded when the pool
+        is full, InstanceStartFailed or the errors of building the agent.
         """
         return await self._run_on_pool_loop(self._create_ready(agent, context))
 
@@ -200,15 +201,12 @@ class AgentInstancePool:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     async def warm_up(self, agent: str) -> None:
-        """Wait until there is an instance of an agent, made now if none is.
-
-        Raises as `create_instance`.
-        """
+        """Wait for an instance of an agent, created if necessary. Raises as `create_instance`."""
         if not await self._run_on_pool_loop(self.scheduler.has_live_instance(agent)):
             await self.create_instance(agent)
 
     def get_instance_status(self, instance_id: str) -> AgentInstance:
-        """The instance, as it is now; raises InstanceNotFound."""
+        """Return the instance; raises InstanceNotFound."""
         return self.scheduler.worker(instance_id).instance
 
     async def shutdown_instance(self, instance_id: str, *, grace_s: float = 30.0) -> None:
@@ -223,7 +221,7 @@ class AgentInstancePool:
         )
 
     def get_pool_status(self) -> dict[str, Any]:
-        """The pool in numbers, and its instances, JSON-ready."""
+        """Return the pool's figures and its instances, JSON-ready."""
         workers = self.scheduler.workers.values()
         by_status = dict.fromkeys((str(status) for status in InstanceStatus), 0)
         for worker in workers:
@@ -268,10 +266,10 @@ class AgentInstancePool:
     async def lease(
         self, agent: str, task: AgentTask, principal: Principal | None, *, instance_id: str | None
     ) -> AsyncIterator[InstanceWorker]:
-        """Hold an instance for the call of a task; an instance that dies counts against the task.
+        """Lease an instance for the call of a task; an instance that dies counts against the task.
 
-        Raises TaskPoisoned for a task that has killed too many, PoolOverloaded, and what
-        starting an instance raises.
+        Raises TaskPoisoned for a task that has killed too many, PoolOverloaded, and the errors of
+        starting an instance.
         """
         self.poison_tracker.check(task.id, principal)
         await self.versions.refresh(agent)
@@ -292,7 +290,7 @@ class AgentInstancePool:
                 )
 
     def on_task_end(self, worker: InstanceWorker, error: BaseException | None) -> None:
-        """A task has ended; the instance is free again, if it still lives."""
+        """Handle the end of a task; a live instance becomes idle."""
         instance = worker.instance
         if instance.alive:
             instance.tasks_done += 1
@@ -321,7 +319,7 @@ class AgentInstancePool:
             return
         try:
             self._reaper.track(instance.pid, instance.id, alive=is_alive)
-        except OSError:  # somebody has killed it: another one takes its place
+        except OSError:  # it was killed from outside: another one replaces it
             self._reaper = OrphanReaper(fork_server_context(self.config.preload))
             for worker in self.scheduler.workers.values():
                 if worker.instance.pid is not None:
@@ -338,7 +336,7 @@ class AgentInstancePool:
 
 
 def _instance_failure(worker: InstanceWorker) -> InstanceFailed | None:
-    """Why the process is no more, or why it is not used again: what the task has to answer for."""
+    """Return the failure behind the end of the process, or its retirement, for the task."""
     if isinstance(worker.end_reason, InstanceFailed):
         return worker.end_reason
     if worker.leaked_threads:

@@ -1,4 +1,4 @@
-"""An instance and its process: how it starts, what it runs, why it ends."""
+"""Control one instance's process: its start, its calls, its end."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _JOB_NUMBERS = itertools.count(1)
 
 
 class InstanceWorker:
-    """Runs one instance.
+    """Run one instance.
 
-    `on_start` is called when its process has begun, `on_end` when it has ended.
+    `on_start` is called when its process has started, `on_end` when it has ended.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class InstanceWorker:
     # -- start and end
 
     async def start(self, context: Any, version: AgentVersion) -> None:
-        """Fork the process and make the agent in it.
+        """Fork the process and build the agent in it.
 
-        Raises what that raises, InstanceFailed, or TimeoutError.
+        Raises the errors of building, InstanceFailed, or TimeoutError.
         """
         self.version = version
         try:
@@ -102,7 +102,7 @@ class InstanceWorker:
             self.process.link.send("stop")
 
     def kill(self, reason: BaseException) -> None:
-        """End the process and all that it started; a task under way fails with `reason`."""
+        """Kill the process and its children; a running task fails with `reason`."""
         if self.end_reason is None:
             self.end_reason = reason
         if self.instance.alive:
@@ -126,7 +126,7 @@ class InstanceWorker:
             task.cancel()
         if not self._built.done():
             self._built.set_exception(reason if isinstance(reason, Exception) else WorkerDied(code))
-            self._built.exception()  # nobody may be waiting any more
+            self._built.exception()  # retrieved in case of no waiter
         if self._job is not None:
             self._job.fail(reason)
         if self.instance.status is not InstanceStatus.TERMINATED:
@@ -141,9 +141,9 @@ class InstanceWorker:
     # -- a task
 
     async def run(self, call: AgentContext) -> AgentResult:
-        """Run one call; raises what the agent raised, or InstanceFailed.
+        """Run one call; raises the agent's error, or InstanceFailed.
 
-        Cancelling stops it, by a kill if need be.
+        Cancelling stops it, by a kill if necessary.
         """
         run = current_run.get()
         assert run is not None  # noqa: S101 - the core has made one
@@ -195,8 +195,6 @@ class InstanceWorker:
         """Stop the task at its next checkpoint."""
         if self.process is not None:
             self.process.link.send("drain")
-
-    # -- what comes from the process
 
     def _on_message(self, message: tuple[Any, ...]) -> None:
         kind = message[0]
@@ -254,7 +252,7 @@ class InstanceWorker:
         if self.process is None or not self.instance.alive or self.process.link.paused:
             return
         if self.instance.status is InstanceStatus.CREATING:
-            return  # it does not beat while it makes its agent; that has a limit of its own
+            return  # no heartbeat while it builds its agent, which has a separate limit
         limit_s = self._config.stall_timeout
         if now_s - self.process.link.last_received_time > limit_s:
             self.kill(
@@ -278,5 +276,5 @@ class InstanceWorker:
             )
 
     def touch(self) -> None:
-        """A task has begun or ended."""
+        """Record the start or end of a task."""
         self.instance.last_used_at = time.time()

@@ -12,8 +12,8 @@ from agent_runtime.pool.process.worker import INSTANCE_VARIABLE
 
 
 def reaper_main(pipe: Connection) -> None:
-    """Hear which workers there are; when the pipe ends, kill those that are left, and end."""
-    os.setsid()  # not in the application's group: what is sent to that must not reach this
+    """Receive the pids of workers; when the pipe ends, kill the remaining ones, and end."""
+    os.setsid()  # not in the application's group, whose signals must not reach it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     workers: dict[int, str] = {}

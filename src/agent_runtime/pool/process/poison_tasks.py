@@ -21,10 +21,10 @@ _TaskKey: TypeAlias = tuple[str, str, str]
 
 
 class PoisonTaskTracker:
-    """Count how many processes each task has ended; `on_dead_letter` is told each dead letter.
+    """Count how many processes each task has ended; calls `on_dead_letter` for each dead letter.
 
-    A task's id is its caller's to choose, so a task is known by its caller, too: nobody's task is
-    put aside for what another caller's task of the same id has done.
+    Callers choose ids, so a task is identified by its caller, too: a task is never quarantined for
+    another caller's task of the same id.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class PoisonTaskTracker:
             )
 
     def forget(self, task_id: str, principal: Principal | None) -> None:
-        """Count no longer what the task has ended: it has ended in order."""
+        """Reset a task's count after a normal end."""
         self._kill_counts.pop(_key(task_id, principal), None)
 
     async def record_kill(
@@ -61,9 +61,9 @@ class PoisonTaskTracker:
         *,
         quietly: bool = False,
     ) -> None:
-        """Count.
+        """Count a kill.
 
-        The last time the task is put aside, and TaskPoisoned raised with `error` as its cause.
+        The last one quarantines the task and raises TaskPoisoned, caused by `error`.
 
         `quietly`: the caller has an error of its own already, a timeout or a cancellation.
         """

@@ -1,8 +1,6 @@
-"""What every worker needs, imported once in the fork server.
+"""Import everything a worker needs once in the fork server, so that workers share its memory.
 
-Workers begin with it, and share its memory.
-
-Nothing imported here may start threads, open sockets or make event loops: children would share
+Nothing imported here may start threads, open sockets or create event loops: children would share
 them.
 """
 
@@ -12,7 +10,7 @@ import importlib
 MODULES = (
     "langchain.agents.middleware",
     "agent_runtime.factory",
-    # a program's own main module, imported again in a worker, asks for it
+    # a program's own main module, imported again in a worker, imports it
     "agent_runtime.pool.process.instance_pool",
     "agent_runtime.pool.process.orphan_reaper",
     "agent_runtime.remote.remote_model",
@@ -27,10 +25,7 @@ for name in MODULES:
 
 
 def build_sample_agent() -> None:
-    """Build an agent.
-
-    What LangChain, LangGraph and pydantic work out at their first use is worked out for all.
-    """
+    """Build an agent, to run the first-use initialisation of LangChain, LangGraph and pydantic."""
     from langchain.agents import create_agent
 
     from agent_runtime.models.offline import OfflineChatModel

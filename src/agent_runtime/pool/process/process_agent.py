@@ -1,4 +1,4 @@
-"""An agent that runs in an instance of a pool: what the core of its executor awaits."""
+"""Run an agent in an instance of a pool, for the core of its executor."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class InstanceLeases(Protocol):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop on which instances are leased."""
+        """Return the loop on which instances are leased."""
 
     def lease(
         self, agent: str, task: AgentTask, principal: Principal | None, *, instance_id: str | None
     ) -> AbstractAsyncContextManager[InstanceWorker]:
-        """Return a context that has an instance for a task; raises what acquiring one raises."""
+        """Return a context with an instance for a task; raises the errors of acquiring one."""
 
 
 class ProcessAgent:
-    """Takes an instance for each call, and gives it back.
+    """Lease an instance for each call.
 
     Args:
-        instances: where the instances are leased.
+        instances: leases the instances.
         agent: the agent type.
-        saver: where the sessions of its calls are kept, or None.
+        saver: stores the sessions of its calls, or None.
     """
 
     def __init__(self, instances: InstanceLeases, agent: str, saver: Any) -> None:
@@ -46,11 +46,11 @@ class ProcessAgent:
         self.call_tracker = CallTracker()
 
     def has_session(self, context: AgentContext) -> bool:
-        """Whether the call's state is kept."""
+        """Return whether the call's state is stored."""
         return self._saver is not None and context.session_id is not None
 
     async def state(self, context: AgentContext) -> Mapping[str, Any]:
-        """The last saved state of the call's session."""
+        """Return the last stored state of the call's session."""
         thread_id = context.session_id if context.turn is None else context.turn.thread
         checkpoint_tuple = await self._saver.aget_tuple(
             {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
@@ -60,7 +60,7 @@ class ProcessAgent:
         )
 
     async def run(self, context: AgentContext) -> AgentResult:
-        """One call, on the pool's loop: callers of other loops (sync ones) wait for it there."""
+        """Run one call on the pool's loop; callers of other loops (sync ones) wait for it there."""
         pool_loop = self._instances.loop
         caller_loop = asyncio.get_running_loop()
         if pool_loop is caller_loop:

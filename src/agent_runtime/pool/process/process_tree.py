@@ -1,7 +1,4 @@
-"""The processes of this machine, as Linux shows them in /proc.
-
-Who started whom, who is in whose session.
-"""
+"""Inspect the processes of this machine in Linux's /proc: parents and sessions."""
 
 from __future__ import annotations
 
@@ -27,13 +24,13 @@ class ProcessInfo(NamedTuple):
 
 
 def list_processes() -> list[ProcessInfo]:
-    """Every process that can be seen."""
+    """Return every visible process."""
     candidates = (process_info(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return [candidate for candidate in candidates if candidate is not None]
 
 
 def process_info(pid: int) -> ProcessInfo | None:
-    """The process, or None when there is none or it has ended."""
+    """Return the process, or None when it does not exist or has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
@@ -47,7 +44,7 @@ def process_info(pid: int) -> ProcessInfo | None:
 def process_trees(
     pids: Iterable[int], snapshot: Iterable[ProcessInfo] | None = None
 ) -> dict[int, set[int]]:
-    """For each of `pids`: itself, what it started, and what is in its session; only living ones."""
+    """Return the live descendants and session members of each of `pids`, including itself."""
     process_infos = list(list_processes() if snapshot is None else snapshot)
     trees = {
         pid: {info.pid for info in process_infos if pid in (info.pid, info.session)} for pid in pids
@@ -66,9 +63,9 @@ def process_trees(
 
 
 def pids_with_environment(variable: str, values: Iterable[str]) -> set[int]:
-    """The processes whose environment has one of `values` under `variable`.
+    """Return the processes with one of `values` under `variable` in their environment.
 
-    They keep it wherever they go.
+    They keep it across sessions and parents.
     """
     environment_entries = {f"{variable}={value}".encode() for value in values}
     matching_pids = set()
@@ -82,7 +79,7 @@ def pids_with_environment(variable: str, values: Iterable[str]) -> set[int]:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory in MiB; 0 when there is no such process."""
+    """Return resident memory in MiB; 0 without such a process."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE_MB
@@ -91,7 +88,7 @@ def rss_mb(pid: int) -> float:
 
 
 def uss_mb(pid: int) -> float:
-    """Memory in MiB that no other process shares; 0 when it cannot be read."""
+    """Return unshared memory in MiB; 0 when it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -107,16 +104,16 @@ def uss_mb(pid: int) -> float:
 def adopt_orphans() -> None:
     """Adopt processes whose parents exit (prctl(2), PR_SET_CHILD_SUBREAPER).
 
-    A program that is started in a session of its own, with an empty environment, is found by
-    nothing but its parents.
+    A program started in its own session with an empty environment can only be traced by its
+    parents.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_descendants() -> None:
-    """Kill what this process has started, until nothing is left.
+    """Kill this process's descendants until none is left.
 
-    Orphans come back to it after `adopt_orphans`.
+    Orphans return to it after `adopt_orphans`.
     """
     parent_pid = os.getpid()
     while targets := process_trees([parent_pid])[parent_pid] - {parent_pid}:
@@ -126,9 +123,9 @@ def kill_descendants() -> None:
 
 
 def kill_process_tree(leader: int, variable: str, value: str) -> None:
-    """Kill a worker, its group, what it started, and what bears its mark.
+    """Kill a worker, its group, its descendants, and processes with its mark in their environment.
 
-    Who has ended already is no error.
+    Processes that have ended are no error.
     """
     targets = process_trees([leader])[leader] | pids_with_environment(variable, [value])
     with suppress(ProcessLookupError, PermissionError):

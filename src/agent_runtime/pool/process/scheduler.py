@@ -1,4 +1,4 @@
-"""The instances of a pool: which there are, who gets one, when another is made, when one goes."""
+"""Schedule the instances of a pool: assign them to calls, start new ones, retire idle ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class InstanceScheduler:
-    """Hands out instances. One of the pool's own parts: all of it runs on the pool's loop.
+    """Assign instances to calls. An internal part of the pool, on its loop.
 
     Args:
         config: how many there may be.
         context: `multiprocessing`'s, of the fork server.
-        versions: the agent types; of an older version no instance is handed out.
-        on_change: told each change of an instance's state.
-        on_process: told when a process has begun (True) and when it has ended.
+        versions: the agent types; no instance of an older version is assigned.
+        on_change: called with each change of an instance's status.
+        on_process: called when a process has started (True) and when it has ended.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class InstanceScheduler:
     async def acquire(
         self, agent: str, priority: TaskPriority, instance_id: str | None
     ) -> InstanceWorker:
-        """An idle instance, running from now on.
+        """Return an idle instance, now running.
 
         Raises PoolOverloaded, InstanceStartFailed, InstanceNotFound.
         """
@@ -99,13 +99,13 @@ class InstanceScheduler:
             ):
                 self.release(
                     waiter.future.result()
-                )  # it was given in the moment of the cancellation
+                )  # it was assigned at the moment of the cancellation
             raise
         finally:
             self.wait_queue.remove(waiter)
 
     def release(self, worker: InstanceWorker) -> None:
-        """The instance's task has ended."""
+        """Release an instance after its task."""
         worker.touch()
         instance = worker.instance
         instance.current_task = None
@@ -121,7 +121,7 @@ class InstanceScheduler:
         self._make_available(worker)
 
     def worker(self, instance_id: str) -> InstanceWorker:
-        """The worker of a living instance; raises InstanceNotFound."""
+        """Return the worker of a live instance; raises InstanceNotFound."""
         worker = self.workers.get(instance_id)
         if worker is None or not worker.instance.alive:
             raise InstanceNotFound(f"there is no instance '{instance_id}'")
@@ -150,7 +150,7 @@ class InstanceScheduler:
         return worker
 
     def _make_available(self, worker: InstanceWorker) -> None:
-        """An instance is idle: it serves who waits, makes room for another agent's, or stays."""
+        """Assign an idle instance to a waiter, retire it for another agent's, or keep it."""
         self._idle.setdefault(worker.instance.agent, []).append(worker)
         self._assign(worker)
         self.reconcile()
@@ -163,7 +163,7 @@ class InstanceScheduler:
         if self._is_outdated(worker) or (
             waiter.instance_id is None and self._is_needed_elsewhere(agent, waiter)
         ):
-            self.retire(worker)  # who waits gets a new one, or the next one
+            self.retire(worker)  # the waiter gets a new one, or the next one
             return
         self.wait_queue.remove(waiter)
         waiter.future.set_result(self._take_idle(worker))
@@ -236,9 +236,9 @@ class InstanceScheduler:
         asyncio.get_running_loop().call_later(retry_after_s, self.reconcile)
 
     async def create_ready(self, agent: str, context: Mapping[str, Any] | None) -> InstanceWorker:
-        """Make an instance and wait until it is ready.
+        """Create an instance and wait until it is ready.
 
-        Raises as `create`, and what its start raises.
+        Raises as `create`, and the errors of its start.
         """
         if not self._has_capacity(agent) and not self.closing:
             self._evict_idle_for(agent)
@@ -255,7 +255,7 @@ class InstanceScheduler:
         return worker
 
     async def has_live_instance(self, agent: str) -> bool:
-        """Wait for starting instances and tell whether the agent has a live one."""
+        """Wait for starting instances; return whether the agent has a live one."""
         agent_workers = [
             worker for worker in self.workers.values() if worker.instance.agent == agent
         ]
@@ -273,7 +273,7 @@ class InstanceScheduler:
         if worker.instance.status is InstanceStatus.IDLE:
             self.retire(worker)
         else:
-            worker.tainted = True  # it is not used again
+            worker.tainted = True  # it is not reused
         try:
             async with asyncio.timeout(grace_s):
                 await worker.wait_ended()

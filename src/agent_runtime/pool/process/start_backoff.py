@@ -1,4 +1,4 @@
-"""Starting instances: a few at a time, after a failure not at once again, and not for ever."""
+"""Limit the starts of instances: few at a time, with a backoff after failures, and not forever."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from agent_runtime.errors import InstanceStartFailed
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
 MAX_FAILURES = 5
-"""After so many failed starts in a row calls get the error at once, until the wait is over."""
+"""Failed starts in a row after which calls get the error at once, until the backoff has passed."""
 
 
 class StartLimiter:
-    """What is known of each agent type's starts.
-
-    `count` and `failures` are totals, `seconds` what starts took.
-    """
+    """Track each agent type's starts; `count` and `failures` are totals, `seconds` durations."""
 
     def __init__(self, max_concurrent: int) -> None:
         self._slots = asyncio.Semaphore(max_concurrent)
@@ -32,7 +29,7 @@ class StartLimiter:
 
     @asynccontextmanager
     async def slot(self, agent: str) -> AsyncIterator[None]:
-        """The place of one start; when it succeeds, earlier failures are forgotten."""
+        """Hold a slot for one start; success resets the failures."""
         async with self._slots:
             started = time.perf_counter()
             yield
@@ -42,10 +39,7 @@ class StartLimiter:
                 table.pop(agent, None)
 
     def record_failure(self, agent: str, error: Exception) -> float | None:
-        """Count a failure.
-
-        Returns after how many seconds to try again, None when callers shall have the error.
-        """
+        """Count a failure; return the seconds until the next attempt, or None to report it."""
         self.failures += 1
         failure_count = self._failure_counts[agent] = self._failure_counts.get(agent, 0) + 1
         wait_s = min(MIN_BACKOFF_S * 2 ** (failure_count - 1), MAX_BACKOFF_S)
@@ -54,11 +48,11 @@ class StartLimiter:
         return None if failure_count >= MAX_FAILURES else wait_s
 
     def can_start(self, agent: str) -> bool:
-        """Whether a start may be tried now."""
+        """Return whether a start may be tried now."""
         return time.monotonic() >= self._retry_monotonic.get(agent, 0.0)
 
     def raise_if_failing(self, agent: str) -> None:
-        """Raise InstanceStartFailed while starts of this agent fail again and again."""
+        """Raise InstanceStartFailed during repeated failures of this agent's starts."""
         if self._failure_counts.get(agent, 0) >= MAX_FAILURES and not self.can_start(agent):
             error = self.last_error[agent]
             remaining_s = self._retry_monotonic[agent] - time.monotonic()

@@ -33,7 +33,7 @@ class Waiter:
 
 
 class WaitQueue:
-    """The queue of a pool. Who gives up stays in the heap, marked, until it would be served."""
+    """Queue the waiters of a pool; one that gives up stays in the heap, inactive."""
 
     def __init__(self) -> None:
         self._heaps: dict[QueueKey, list[Waiter]] = {}
@@ -54,7 +54,7 @@ class WaitQueue:
         return waiter
 
     def remove(self, waiter: Waiter) -> None:
-        """The waiter is no longer there: it was served, or has given up."""
+        """Remove a waiter that was served or has given up."""
         if not waiter.active:
             return
         waiter.active = False
@@ -66,12 +66,13 @@ class WaitQueue:
 
     def _peek_queue(self, queue_key: QueueKey) -> Waiter | None:
         heap = self._heaps.get(queue_key)
-        while heap and (not heap[0].active or heap[0].future.done()):  # cancelled, but not told yet
+        # cancelled, but not notified yet
+        while heap and (not heap[0].active or heap[0].future.done()):
             heapq.heappop(heap)
         return heap[0] if heap else None
 
     def next_for(self, agent: str, instance_id: str) -> Waiter | None:
-        """Whom a free instance serves next."""
+        """Return the waiter that a free instance serves next."""
         if not self._counts:
             return None
         heads = [
@@ -82,7 +83,7 @@ class WaitQueue:
         return min(heads, default=None)
 
     def peek(self, *, exclude: str = "") -> Waiter | None:
-        """Who waits for any instance of an agent (other than `exclude`) and goes first."""
+        """Return the first waiter for any instance of an agent (other than `exclude`)."""
         queue_keys = [
             queue_key
             for queue_key in self._counts
@@ -94,11 +95,11 @@ class WaitQueue:
         )
 
     def count(self, agent: str) -> int:
-        """How many wait for any instance of an agent."""
+        """Return how many wait for any instance of an agent."""
         return self._counts[agent, None]
 
     def waiters_for(self, agent: str, instance_id: str | None) -> list[Waiter]:
-        """Those that wait for any instance of an agent, or for one."""
+        """Return the waiters for any instance of an agent, or for one."""
         return [
             waiter
             for waiter in self._heaps.get((agent, instance_id), ())
@@ -106,7 +107,7 @@ class WaitQueue:
         ]
 
     def all(self) -> list[Waiter]:
-        """All that wait."""
+        """Return all waiters."""
         return [
             waiter
             for heap in self._heaps.values()
@@ -115,7 +116,7 @@ class WaitQueue:
         ]
 
     def agents_by_urgency(self) -> list[str]:
-        """The agents that somebody waits for, the most urgent first."""
+        """Return the agents with waiters, the most urgent first."""
         queue_keys = [queue_key for queue_key in self._counts if queue_key[1] is None]
         heads = [
             (head, queue_key[0])
@@ -125,5 +126,5 @@ class WaitQueue:
         return [agent for _, agent in sorted(heads)]
 
     def depths(self) -> dict[str, int]:
-        """How many wait, by priority."""
+        """Return how many wait, by priority."""
         return {priority.name.lower(): self._depths[priority] for priority in TaskPriority}

@@ -24,7 +24,7 @@ PROCESS_TREE_TICKS = 5
 That reads all of /proc.
 """
 MAX_TICK_DELAY_S = 1.0
-"""A tick that comes so late says that this process was held up, not its workers."""
+"""A tick this late means that this process was suspended, not its workers."""
 
 
 class Watchdog:
@@ -78,4 +78,4 @@ class Watchdog:
                 )
                 if idle_count > self._config.limits_for(instance.agent).warm:
                     self._scheduler.retire(worker)
-                    return  # one at a time: the next tick counts anew
+                    return  # one at a time: the next tick counts again

@@ -36,7 +36,7 @@ def worker_main(
     address_space_mb: int,
 ) -> None:
     """Build the agent of the received specification and run its jobs until the pipe ends."""
-    os.setsid()  # a group of its own: what it starts is killed with it
+    os.setsid()  # its own group, to be killed with its children
     adopt_orphans()
     os.environ.clear()  # the fork server's is as old as that
     os.environ.update(environment)
@@ -46,7 +46,7 @@ def worker_main(
         resource.setrlimit(resource.RLIMIT_AS, (address_space_mb << 20, address_space_mb << 20))
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is the application's; it tells its workers
+    )  # Ctrl-C is the application's, which stops its workers
     for fd in (1, 2):
         os.dup2(output.fileno(), fd)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False, errors="replace")
@@ -60,7 +60,7 @@ def worker_main(
 
 
 def _kill_process_group() -> None:
-    """The application is gone: nothing of this process stays, nor of what it started."""
+    """Kill this process's group and descendants: the application has ended."""
     kill_descendants()
     os.killpg(0, signal.SIGKILL)
 
@@ -78,7 +78,7 @@ class Worker:
         self._cancel_requested = False
 
     async def main(self) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped."""
         loop = asyncio.get_running_loop()
         self._main_task = asyncio.current_task()
         self._channel.on_message = self._on_message
@@ -107,7 +107,7 @@ class Worker:
             self._stopped.set()
 
     async def _cancel_stray_tasks(self) -> bool:
-        """End what the job left running on the loop; True when it does not end."""
+        """Cancel tasks that the job left on the loop; True when one does not end."""
         stray_tasks = asyncio.all_tasks() - {self._main_task, self._job_task}
         for task in stray_tasks:
             task.cancel()
@@ -123,7 +123,7 @@ class Worker:
 
             self._agent = WorkerAgent(loads(data))
             gc.freeze()
-        except BaseException as error:  # noqa: BLE001 - the application decides what a start that failed means
+        except BaseException as error:  # noqa: BLE001 - the application handles a failed start
             self._channel.send("unmade", dumps(serialize_exception(error)))
         else:
             self._channel.send("made")
@@ -142,7 +142,7 @@ class Worker:
                 setattr(result, name, None)  # the application knows these
             message = ["ok", number, dumps(result), progress]
         except BaseException as error:  # noqa: BLE001 - whatever an agent raises is the answer
-            # SystemExit, or a cancellation that nobody asked for: this process is about to end.
+            # SystemExit, or a cancellation without a request: this process is ending.
             process_ending = not isinstance(error, Exception) and not self._cancel_requested
             progress = {**self._agent.progress, "worn": process_ending}
             message = ["error", number, dumps(serialize_exception(error)), progress]

@@ -28,11 +28,10 @@ _LIVE_PROCESSES: weakref.WeakSet[WorkerProcess] = weakref.WeakSet()
 
 
 def fork_server_context(preload: Sequence[str] = ()) -> Any:
-    """The context whose fork server has LangChain loaded.
+    """Return the context of a fork server with LangChain loaded.
 
-    Raises ConfigurationError where there can be none.
-
-    A program has one fork server: `preload` counts when it is the first to be started.
+    Raises ConfigurationError where it is not available. A program has one fork server: `preload`
+    counts for the first one started.
     """
     if sys.platform != "linux":
         raise ConfigurationError(
@@ -61,7 +60,7 @@ async def start_fork_server(context: Any) -> None:
 
 
 def _noop() -> None:
-    """What the first process does."""
+    """Do nothing, as the first process."""
 
 
 class OrphanReaper:
@@ -77,12 +76,12 @@ class OrphanReaper:
         child_end.close()
 
     def track(self, pid: int, instance_id: str, *, alive: bool) -> None:
-        """Which workers there are."""
+        """Track the start or end of a worker."""
         self._pipe.send((alive, pid, instance_id))
 
     @property
     def pid(self) -> int | None:
-        """The guard's own process id."""
+        """Return the reaper's own process id."""
         pid: int | None = self._process.pid
         return pid
 
@@ -93,12 +92,10 @@ class OrphanReaper:
 
 
 class WorkerProcess:
-    """A worker from its start to its end.
+    """Run a worker process.
 
-    `on_exit` is called once, with the exit code, which is negative after a signal.
-
-    The end is told by the fork server, which waits for it: a grandchild that holds the pipes open
-    changes nothing.
+    `on_exit` is called once, with the exit code, which is negative after a signal. The fork server
+    reports the end, because it waits for the process: a grandchild with open pipes changes nothing.
     """
 
     def __init__(self, instance_id: str, process: Any, link: Link, output: OutputTail) -> None:
@@ -159,7 +156,7 @@ class WorkerProcess:
 
     @property
     def output_tail(self) -> str:
-        """The last that it wrote."""
+        """Return the last of its output."""
         return self._output.tail
 
     def kill(self) -> None:
@@ -170,15 +167,13 @@ class WorkerProcess:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._process.sentinel)
         code: int | None = self._process.exitcode
-        self.kill()  # what it started, and left
+        self.kill()  # its remaining children
         _LIVE_PROCESSES.discard(self)
         loop.call_soon(self._notify_exit, code, -1)
 
     def _notify_exit(self, code: int | None, last_received: int) -> None:
         self.link.resume()
-        if (
-            self.link.received_count != last_received
-        ):  # what it had sent before is in the socket still: that is read first
+        if self.link.received_count != last_received:  # messages still in the socket are read first
             asyncio.get_running_loop().call_soon(self._notify_exit, code, self.link.received_count)
             return
         self._output.drain()

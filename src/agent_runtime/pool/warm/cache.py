@@ -13,11 +13,11 @@ from agent_runtime.pool.warm.session_context import AgentSessionContext, Session
 
 
 class WarmCache:
-    """Keeps contexts. Methods may be called from any thread.
+    """Cache contexts. Methods may be called from any thread.
 
     Args:
         ttl_s, max_contexts, max_bytes: as the pool's.
-        on_drop: told the key of each context that is dropped, and why: `outdated`, `expired`,
+        on_drop: called with the key of each dropped context and the reason: `outdated`, `expired`,
             `evicted`, `invalidated`.
     """
 
@@ -37,7 +37,7 @@ class WarmCache:
         self.stats = CacheStats()
 
     def get(self, key: SessionKey, fingerprint: tuple[Any, ...]) -> AgentSessionContext | None:
-        """The context, used now; None when there is none that is right and young enough."""
+        """Return the context and mark it as used; None without a valid one."""
         with self._lock:
             context = self._contexts.get(key)
             if context is None:
@@ -53,7 +53,7 @@ class WarmCache:
         return None
 
     def put(self, context: AgentSessionContext) -> None:
-        """Keep a context, in place of its key's old one; others make room."""
+        """Store a context in place of its key's old one, evicting others for room."""
         evicted_keys = []
         with self._lock:
             self._contexts[context.key] = context
@@ -73,7 +73,7 @@ class WarmCache:
         self._record_drops(evicted_keys, "evicted")
 
     def expire(self) -> int:
-        """Drop what nobody has used for the time to live; returns how many."""
+        """Drop contexts unused for the time to live; return how many."""
         with self._lock:
             expired_keys = [
                 key for key, context in self._contexts.items() if self._expired(context)
@@ -97,7 +97,7 @@ class WarmCache:
         return len(removed_keys)
 
     def all(self) -> list[AgentSessionContext]:
-        """Those that are kept, the one used longest ago first."""
+        """Return all contexts, the least recently used first."""
         with self._lock:
             return list(self._contexts.values())
 

@@ -1,4 +1,4 @@
-"""What a warm pool has done, in numbers."""
+"""Count hits, misses and builds of a warm pool."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """The share of callers who found their agent ready; 0 before the first one."""
+        """Return the share of calls that found their agent ready; 0 before the first one."""
         return self.hits / (self.hits + self.misses) if self.hits + self.misses else 0.0

@@ -47,7 +47,7 @@ class SessionKey:
 
     @classmethod
     def parse(cls, key: str | SessionKey) -> SessionKey:
-        """The key of its text; raises InputInvalid."""
+        """Return the key of a text; raises InputInvalid."""
         if isinstance(key, SessionKey):
             return key
         parts = key.split(":")
@@ -57,7 +57,7 @@ class SessionKey:
 
     @property
     def scope(self) -> str:
-        """Whose credentials its agents use: MCP programs are not shared beyond it."""
+        """Return the credential scope of its agents: MCP programs are not shared beyond it."""
         return f"{self.tenant}:{self.project}"
 
     def __str__(self) -> str:
@@ -66,12 +66,11 @@ class SessionKey:
 
 @dataclass(slots=True, eq=False)
 class AgentSessionContext:
-    """What is warm: `agent` is ready to be called, by any number of callers at once.
+    """Hold a warm agent for any number of concurrent callers.
 
-    `tools` are its tools with their schemas converted, `fingerprint` what it was built from,
-    `build_s` how long that took in seconds, `size_bytes` about what it keeps in memory. While it is
-    entered (`with context:`) it is not evicted; a context that was evicted or is outdated works on
-    for who has it.
+    `tools` are its tools with their schemas converted, `fingerprint` identifies its sources,
+    `build_s` is the duration of its build in seconds, `size_bytes` its approximate memory. While it
+    is entered (`with context:`) it is not evicted; its users may keep an evicted or outdated one.
     """
 
     key: SessionKey
@@ -88,18 +87,18 @@ class AgentSessionContext:
 
     @property
     def system_prompt(self) -> str:
-        """The template's prompt; with inputs, before they are filled in."""
+        """Return the template's prompt, before inputs are filled in."""
         prompt = self.template.spec.system_prompt
         return prompt if isinstance(prompt, str) else ""
 
     @property
     def subagents(self) -> list[str]:
-        """The agents that it can hand tasks to."""
+        """Return the names of its sub-agents."""
         return [subagent.name for subagent in self.template.spec.subagents]
 
     @property
     def mcp_servers(self) -> list[str]:
-        """The MCP servers whose tools it has: their commands or addresses."""
+        """Return the commands or addresses of its MCP servers."""
         return [
             str(tool.mcp.command or tool.mcp.url)
             for tool in self.template.spec.all_tools()
@@ -115,7 +114,7 @@ class AgentSessionContext:
         self.last_used_monotonic = time.monotonic()
 
     def to_dict(self) -> dict[str, Any]:
-        """What can be shown of it, JSON-ready."""
+        """Return its public fields, JSON-ready."""
         now = time.monotonic()
         return {
             "key": str(self.key),
@@ -131,10 +130,7 @@ class AgentSessionContext:
 
 
 def estimate_size(root: Any, excluded: Sequence[Any]) -> int:
-    """About how many bytes an object keeps that nothing in `excluded` keeps.
-
-    Code and classes are not counted.
-    """
+    """Estimate the bytes of an object, without objects of `excluded`, code and classes."""
     visited_ids = {id(excluded_object) for excluded_object in excluded}
     pending = [root]
     total_bytes = 0

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 MAX_BUILD_ATTEMPTS = 5
 EVICTION_INTERVAL_S = 30.0
-"""How often contexts that nobody used are looked for, at least."""
+"""Longest seconds between evictions of unused contexts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _BuildRequest:
-    """What is to be built; `template` has the overrides in it already."""
+    """Describe a build; `template` includes the overrides."""
 
     key: SessionKey
     template: AgentTemplate
@@ -45,7 +45,7 @@ class _BuildRequest:
 
 @dataclass(slots=True, eq=False)
 class _Build:
-    """A build under way."""
+    """Track a running build."""
 
     request: _BuildRequest
     future: Future[AgentSessionContext] | None = None
@@ -55,23 +55,22 @@ _BuildKey = tuple[SessionKey, tuple[Any, ...]]
 
 
 class AgentSessionPool:
-    """Warm agents, by key.
+    """Keep warm agents by key.
 
-    A context is served only while its fingerprint is what the template, the code of its tools, the
-    tool lists of its MCP servers and its secrets give now. One build serves all who wait for it; a
-    build that fails is raised to them and forgotten. What is merely old is served, and built anew
-    behind.
-
-    Args:
-        factory: makes the agents.
-        ttl_s: a context that nobody used for so many seconds is dropped.
-        max_age_s: one that was built so long ago is built anew, behind the callers' backs; None for
-        never.
-        max_contexts: how many are kept; those used longest ago go first. Contexts in use stay.
-        max_memory_mb: how much they may keep together, about.
-        builders: how many are built at the same time.
+    A context is served only while its fingerprint matches the current template, code of tools, tool
+    lists of MCP servers and secrets. One build serves all its waiters; a failed build is raised to
+    them and not cached. A merely old context is served while a new one is built
+    (stale-while-revalidate).
 
     Methods may be used from any loop. `async with` starts the clean-up and ends it.
+
+    Args:
+        factory: builds the agents.
+        ttl_s: seconds after which an unused context is dropped.
+        max_age_s: seconds after which a context is rebuilt in the background; None for never.
+        max_contexts: the size of the cache; the least recently used go first. Contexts in use stay.
+        max_memory_mb: their approximate memory together.
+        builders: how many are built at the same time.
     """
 
     def __init__(
@@ -119,10 +118,10 @@ class AgentSessionPool:
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> AgentSessionContext:
-        """The context of `key`, built if it is not there or not right any more.
+        """Return the context of `key`, built if it is missing or outdated.
 
-        Raises InputInvalid for a key or inputs, and whatever building raises. Cancelling does not
-        stop a build that others wait for too.
+        Raises InputInvalid for an invalid key or inputs, and the errors of building. Cancelling
+        does not stop a build with other waiters.
         """
         session_key = SessionKey.parse(key)
         token = credential_scope.set(session_key.scope)
@@ -134,8 +133,7 @@ class AgentSessionPool:
                 if isinstance(context_or_future, AgentSessionContext):
                     return context_or_future
                 context = await asyncio.shield(asyncio.wrap_future(context_or_future))
-                # Who joined a build that had begun earlier may have come after a change that it
-                # does not have.
+                # Callers that joined an earlier build may have seen a change that it lacks.
                 current_fingerprint, _ = self._fingerprint(
                     self._files.get(template, overrides), inputs
                 )
@@ -173,16 +171,16 @@ class AgentSessionPool:
         inputs: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> AsyncIterator[AgentSessionContext]:
-        """`get_or_create`, and the context is not evicted until the block ends."""
+        """Return the context of `key`, which is not evicted until the block ends."""
         with await self.get_or_create(key, template, inputs, **overrides) as context:
             yield context
 
     def invalidate(
         self, key: str | SessionKey | None = None, *, template: str | None = None
     ) -> int:
-        """Drop the context of a key, those of a template's name, or all; returns how many.
+        """Drop the context of a key, those of a template's name, or all; return how many.
 
-        Builds under way are finished for those who wait, and not kept.
+        Running builds complete for their waiters, and are not cached.
         """
         session_key = None if key is None else SessionKey.parse(key)
         with self._lock:
@@ -197,9 +195,9 @@ class AgentSessionPool:
     def _fingerprint(
         self, template: AgentTemplate, inputs: Mapping[str, Any] | None
     ) -> tuple[tuple[Any, ...] | None, bool]:
-        """What the agent is built from, and whether that is an old answer.
+        """Return the sources of the agent and whether they are outdated.
 
-        None where a server must be asked.
+        None requires a server query.
         """
         key, is_stale = self.factory.keys.cached(template, inputs)
         return (None if key is None else (key, repr(inputs))), is_stale
@@ -252,7 +250,7 @@ class AgentSessionPool:
     def _create_context(self, request: _BuildRequest, started: float) -> AgentSessionContext:
         template = request.template
         inputs = request.inputs
-        # Taken before the build: what changes meanwhile makes the context outdated, not wrong.
+        # Taken before the build: a change meanwhile makes the context outdated, not wrong.
         fingerprint = (self.factory.keys.compute(template, inputs), repr(inputs))
         source = request.source
         name = source.metadata.name if isinstance(source, AgentTemplate) else str(source)
@@ -265,20 +263,14 @@ class AgentSessionPool:
         )
 
     def _remove_build(self, build_key: _BuildKey, build: _Build) -> bool:
-        """Whether nobody has invalidated the build since it began.
-
-        Its place is free for the next one.
-        """
+        """Remove a build; return whether it is still valid."""
         if self._builds.get(build_key) is not build:
             return False
         del self._builds[build_key]
         return True
 
     def _rebuild(self, request: _BuildRequest) -> None:
-        """Build anew what is old.
-
-        Who has the old one keeps it, and callers get it until the new one is there.
-        """
+        """Rebuild an old context; callers receive the old one until then."""
         with self._lock:
             if any(build_key[0] == request.key for build_key in self._builds):
                 return
@@ -293,15 +285,15 @@ class AgentSessionPool:
             self.expire()
 
     def expire(self) -> int:
-        """Drop what nobody has used for the time to live; returns how many."""
+        """Drop contexts unused for the time to live; return how many."""
         return self._cache.expire()
 
     def contexts(self) -> list[AgentSessionContext]:
-        """Those that are kept, the one used longest ago first."""
+        """Return all contexts, the least recently used first."""
         return self._cache.all()
 
     def status(self) -> dict[str, Any]:
-        """The pool in numbers, and its contexts, JSON-ready."""
+        """Return the pool's figures and its contexts, JSON-ready."""
         contexts = self.contexts()
         return {
             **asdict(self.stats),

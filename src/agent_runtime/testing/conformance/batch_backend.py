@@ -1,4 +1,4 @@
-"""What every backend of a batch must do, as checks that any test suite can run.
+"""Check that a batch backend conforms, in any test suite.
 
     @pytest.mark.parametrize("check", BACKEND_CHECKS)
     async def test_my_backend(check):
@@ -37,7 +37,7 @@ async def conformance_nap(seconds: float) -> str:
 
 
 def _script(messages: list[BaseMessage]) -> Say:
-    """`say X` says X, `nap X` sleeps, `fail` raises; anything else repeats the system prompt."""
+    """Answer `say X` with X, `nap X` by sleeping, `fail` by raising, else repeat the prompt."""
     last = messages[-1]
     word, _, rest = str(last.text).partition(" ")
     if last.type == "tool" or word == "say":
@@ -50,7 +50,7 @@ def _script(messages: list[BaseMessage]) -> Say:
 
 
 def conformance_factory(**dependencies: Any) -> AgentFactory:
-    """A factory with the agent `conforming` that the checks use."""
+    """Return a factory with the agent `conforming` of the checks."""
     factory = AgentFactory(**dependencies)
     factory.register_model("scripted", lambda **_: ScriptedChatModel(script=_script))
     factory.register_tool("conformance_nap", conformance_nap)
@@ -78,20 +78,20 @@ async def _run_task(backend: Backend, text: str, name: str = "t", **call_fields:
 
 
 async def it_answers_and_says_what_it_used(backend: Backend) -> None:
-    """The result is that of `AgentExecutor.execute`."""
+    """Check that the result is that of `AgentExecutor.execute`."""
     result = await _run_task(backend, "say hello")
     assert (result.output, result.status) == ("hello", "completed")
     assert result.usage.model_calls == 1
 
 
 async def tasks_run_beside_each_other(backend: Backend) -> None:
-    """Each gets its own answer."""
+    """Check that each of several concurrent tasks gets its own answer."""
     results = await asyncio.gather(*(_run_task(backend, f"say {n}", name=str(n)) for n in range(8)))
     assert [result.output for result in results] == [str(n) for n in range(8)]
 
 
 async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
-    """And no other task's."""
+    """Check that a task's inputs fill its own prompt only."""
     languages = ["French", "Dutch", "French"]
     runs = [
         _run_task(backend, "prompt", name=str(n), inputs={"language": language})
@@ -109,7 +109,7 @@ async def a_tasks_inputs_fill_its_prompt(backend: Backend) -> None:
 
 
 async def a_failure_is_typed(backend: Backend) -> None:
-    """What an agent raises is a CallError with its usage; the next task is not hurt."""
+    """Check that an agent's error is a CallError with its usage, and the next task succeeds."""
     try:
         await _run_task(backend, "fail")
     except AgentFailed as error:
@@ -121,7 +121,7 @@ async def a_failure_is_typed(backend: Backend) -> None:
 
 
 async def a_deadline_ends_a_task(backend: Backend) -> None:
-    """With CallTimeout."""
+    """Check that a deadline raises CallTimeout."""
     try:
         await _run_task(backend, "nap 60", deadline=asyncio.get_running_loop().time() + 0.3)
     except CallTimeout as error:
@@ -131,7 +131,7 @@ async def a_deadline_ends_a_task(backend: Backend) -> None:
 
 
 async def cancelling_stops_a_task(backend: Backend) -> None:
-    """Whoever cancels does not wait long, and the next task is not hurt."""
+    """Check that cancelling returns soon, and does not affect the next task."""
     job = asyncio.ensure_future(_run_task(backend, "nap 60"))
     await asyncio.sleep(0.3)
     job.cancel()
@@ -145,19 +145,19 @@ async def cancelling_stops_a_task(backend: Backend) -> None:
 
 
 async def what_cannot_run_is_refused(backend: Backend) -> None:
-    """Before it is accepted."""
+    """Check that an unusable task is refused before it is accepted."""
     assert (
         await backend.check(BatchTask("x", agent="conforming"), "conformance") is True
     )  # its spending is under the ledger
     try:
-        await backend.check(BatchTask("x", agent="nobody-knows-this"), "conformance")
+        await backend.check(BatchTask("x", agent="unknown-agent"), "conformance")
     except UnknownComponent:
         return
     raise AssertionError("an agent that there is not was accepted")
 
 
 async def spending_goes_to_the_calls_accounts(backend: Backend) -> None:
-    """A batch's budget is one of them."""
+    """Check that spending is charged to the call's accounts, among them the batch's budget."""
     account = Account("batch=conformance/total", None, 1_000_000)
     result = await _run_task(backend, "say hello", accounts=(account,))
     ledger = _LEDGERS[id(backend)]
@@ -174,14 +174,14 @@ BACKEND_CHECKS: tuple[Callable[[Backend], Awaitable[None]], ...] = (
     what_cannot_run_is_refused,
     spending_goes_to_the_calls_accounts,
 )
-"""All of them."""
+"""All checks."""
 _LEDGERS: dict[int, MemoryLedger] = {}
 
 
 async def run_backend_check(
     check: Callable[[Backend], Awaitable[None]], make: BackendFactory
 ) -> None:
-    """Run one check on a backend of its own."""
+    """Run one check on a new backend."""
     ledger = MemoryLedger()
     async with conformance_factory(ledger=ledger) as factory, asyncio.timeout(WITHIN_S):
         backend = make(factory)

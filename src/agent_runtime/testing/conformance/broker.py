@@ -1,4 +1,4 @@
-"""What every event broker must do, as checks that any test suite can run.
+"""Check that an event broker conforms, in any test suite.
 
     @pytest.mark.parametrize("check", BROKER_CHECKS)
     async def test_my_broker(check):
@@ -31,7 +31,7 @@ from agent_runtime.testing.conformance.broker_events import (
 
 
 async def everything_comes_in_order_and_unchanged(connect: Connect) -> None:
-    """What was published is what is delivered, stream by stream."""
+    """Check that events are delivered as published, stream by stream."""
     events = make_events(50, streams=5)
     async with broker_connection(connect) as broker:
         await broker.publish(events[:20])
@@ -46,7 +46,7 @@ async def everything_comes_in_order_and_unchanged(connect: Connect) -> None:
 
 
 async def every_group_sees_everything(connect: Connect) -> None:
-    """Groups do not take from each other."""
+    """Check that every group receives every event."""
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -55,7 +55,10 @@ async def every_group_sees_everything(connect: Connect) -> None:
 
 
 async def what_is_not_acknowledged_comes_again(connect: Connect) -> None:
-    """Before what follows it; what was acknowledged up to there does not."""
+    """Check that unacknowledged events come again, before their successors.
+
+    Acknowledged ones do not.
+    """
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -68,7 +71,7 @@ async def what_is_not_acknowledged_comes_again(connect: Connect) -> None:
 
 
 async def acknowledging_out_of_order_loses_nothing(connect: Connect) -> None:
-    """An event that is still open is not covered by the acknowledgement of a later one."""
+    """Check that acknowledging a later event does not acknowledge an earlier one."""
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -85,7 +88,7 @@ async def acknowledging_out_of_order_loses_nothing(connect: Connect) -> None:
 
 
 async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect) -> None:
-    """The second gets a stream's events when the first has gone, and all of them."""
+    """Check that a second consumer receives a stream's events only after the first one's end."""
     events = make_events(20)
     consumer_names: list[str] = []
     received_events: list[Event] = []
@@ -114,7 +117,7 @@ async def one_consumer_of_a_group_reads_and_another_takes_over(connect: Connect)
 
 
 async def a_group_can_begin_with_what_is_new(connect: Connect) -> None:
-    """`start="latest"` skips what was there when the group was new, and only then."""
+    """Check that `start="latest"` skips existing events of a new group, and only then."""
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events[:5])
@@ -128,7 +131,7 @@ async def a_group_can_begin_with_what_is_new(connect: Connect) -> None:
 
 
 async def reading_goes_on_where_it_stopped(connect: Connect) -> None:
-    """`read` needs no group; a position leads to what follows it, also later and elsewhere."""
+    """Check that `read` needs no group, and that a position is valid on other connections, too."""
     events = make_events(30)
     async with broker_connection(connect) as broker:
         assert await broker.read(wait_s=0.05) == []
@@ -146,10 +149,7 @@ async def reading_goes_on_where_it_stopped(connect: Connect) -> None:
 
 
 async def publishing_again_is_safe(connect: Connect) -> None:
-    """The answer to a publish may be lost.
-
-    The same batch once more adds no event and changes no order.
-    """
+    """Check that publishing a batch again, after a lost reply, changes neither events nor order."""
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -168,7 +168,7 @@ async def publishing_again_is_safe(connect: Connect) -> None:
 
 
 async def concurrent_publishers_lose_nothing(connect: Connect) -> None:
-    """Each one's order holds."""
+    """Check that concurrent publishers lose no event and keep their order."""
     batches = [make_events(60, streams=3, bus=EventBus(source=f"bus-{n}")) for n in range(4)]
 
     async def publish(events: list[Event]) -> None:
@@ -184,7 +184,7 @@ async def concurrent_publishers_lose_nothing(connect: Connect) -> None:
 
 
 async def lag_counts_what_is_open(connect: Connect) -> None:
-    """Of a group that is there, and of one that is not."""
+    """Check that `lag` counts unacknowledged events of existing and unknown groups."""
     async with broker_connection(connect) as broker:
         await broker.publish(make_events(8))
         await take_events(broker, "g", 3)
@@ -193,7 +193,7 @@ async def lag_counts_what_is_open(connect: Connect) -> None:
 
 
 async def trimming_spares_what_a_group_has_not_handled(connect: Connect) -> None:
-    """However few are to be kept."""
+    """Check that `trim` removes no event that a group has not handled."""
     events = make_events(40)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -209,7 +209,7 @@ async def trimming_spares_what_a_group_has_not_handled(connect: Connect) -> None
 
 
 async def a_forgotten_group_begins_anew(connect: Connect) -> None:
-    """And holds back no trim."""
+    """Check that a deleted group restarts, and does not hold back `trim`."""
     events = make_events(10)
     async with broker_connection(connect) as broker:
         await broker.publish(events)
@@ -220,7 +220,7 @@ async def a_forgotten_group_begins_anew(connect: Connect) -> None:
 
 
 async def any_content_survives(connect: Connect) -> None:
-    """Unicode, deep and large data, and what has no UTF-8."""
+    """Check that any content survives: Unicode, deep and large data, lone surrogates."""
     bus = EventBus()
     contents = [
         "\u0000\u2028 😀",
@@ -244,7 +244,7 @@ async def any_content_survives(connect: Connect) -> None:
 
 
 async def what_cannot_work_is_refused(connect: Connect) -> None:
-    """An event without a place, a group's name that is none."""
+    """Check that events without a sequence number and invalid group names are refused."""
     async with broker_connection(connect) as broker:
         await broker.publish([])
         await assert_raises(InputInvalid, broker.publish([Event("custom.check")]))

@@ -1,4 +1,4 @@
-"""What the checks of a broker share: events, and reading them."""
+"""Create and read the events of broker checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WITHIN_S = 20.0
 
 
 def streams_of(events: Iterable[Event]) -> dict[tuple[str, str], list[int]]:
-    """The `seq`s of events, by source and stream, in the order given."""
+    """Return the `seq`s of events, by source and stream, in the given order."""
     seqs_by_stream: dict[tuple[str, str], list[int]] = {}
     for event in events:
         seqs_by_stream.setdefault((event.source, event.stream), []).append(event.seq)
@@ -31,7 +31,7 @@ def assert_complete(received: Iterable[Event], published: Iterable[Event]) -> No
 
 
 def make_events(count: int, streams: int = 1, bus: EventBus | None = None) -> list[Event]:
-    """Stamped events, one stream after the other in turn."""
+    """Return stamped events that cycle through the streams."""
     bus = bus or EventBus()
     return [
         bus.stamp(Event("custom.check", {"n": n}, session_id=f"s{n % streams}", run_id="r"))
@@ -41,7 +41,7 @@ def make_events(count: int, streams: int = 1, bus: EventBus | None = None) -> li
 
 @asynccontextmanager
 async def broker_connection(connect: Connect) -> AsyncIterator[Broker]:
-    """A connection that is closed at the end."""
+    """Open a connection for the duration of the context."""
     broker = connect()
     try:
         yield broker
@@ -52,7 +52,7 @@ async def broker_connection(connect: Connect) -> AsyncIterator[Broker]:
 async def take_events(
     broker: Broker, group: str, count: int, *, ack: Any = True, **consume_options: Any
 ) -> list[Event]:
-    """Return a group's next `count` events, acknowledged where `ack` says so."""
+    """Return a group's next `count` events, acknowledged as `ack` says."""
     received_events: list[Event] = []
     async with asyncio.timeout(WITHIN_S), broker.consume(group, **consume_options) as deliveries:
         async for delivery in deliveries:
@@ -76,9 +76,7 @@ async def take_some(
         try:
             async with asyncio.timeout(within_s):
                 delivery: Delivery = await anext(deliveries)
-        except (
-            TimeoutError
-        ):  # where a new consumer makes the group share its streams anew, the other may have them
+        except TimeoutError:  # after a rebalance the other consumer may have them
             return
         consumer_names.append("first")
         received_events.append(delivery.event)
@@ -86,7 +84,7 @@ async def take_some(
 
 
 async def assert_raises(error_class: type[Exception], call: Awaitable[Any]) -> None:
-    """Whether awaiting `call` raises an error of this kind."""
+    """Raise AssertionError unless awaiting `call` raises an error of this kind."""
     try:
         await call
     except error_class:
