@@ -153,7 +153,7 @@ def public_functions() -> list[tuple[str, Any]]:
 
 def test_every_public_function_has_types_and_a_docstring() -> None:
     for name, function in public_functions():
-        assert function.__doc__, name
+        assert function.__doc__ or getattr(function, "__override__", False), name
         hints = inspect.signature(function)
         assert hints.return_annotation is not inspect.Signature.empty, name
         for parameter in hints.parameters.values():

@@ -29,7 +29,7 @@ def status_line(status: Mapping[str, Any]) -> str:
     parts = [
         (
             f"{status['execution_id']} "
-            f"{status['state']}{': ' + status['why'] if status['why'] else ''}"
+            f"{status['status']}{': ' + status['reason'] if status['reason'] else ''}"
         ),
         f"{ended}/{total} ({100 * ended // total if total else 0} %)",
         f"{status.get('rate', 0.0):.1f}/s",

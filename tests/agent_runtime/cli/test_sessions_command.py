@@ -144,7 +144,7 @@ def test_an_answer_stands_where_the_ledger_is_locked(
             other.execute("BEGIN IMMEDIATE")
             answered = run("run", "searcher", "opening hours", "-q")
         assert (answered.returncode, "10:00" in answered.stdout) == (0, True)
-        assert ("warning: what was spent could not be written" in answered.stderr) == (
+        assert ("warning: spending could not be written" in answered.stderr) == (
             name == "ledger"
         )
 

@@ -239,7 +239,7 @@ async def test_a_turn_does_not_wait_for_itself(manager: SessionManager) -> None:
     @tool
     async def again() -> str:
         """Call the session that this turn is of."""
-        with pytest.raises(SessionBusy, match="this very turn"):
+        with pytest.raises(SessionBusy, match="this turn already holds"):
             await manager.save_checkpoint("s1", {"x": 1})
         return "refused"
 
