@@ -107,9 +107,9 @@ def test_a_line_that_is_too_long_is_a_problem_at_its_place_and_is_not_held(
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.yaml"])
 def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises((ConfigurationError, OSError), match="not a regular file"):
+    with pytest.raises((ConfigurationError, OSError), match="regular file"):
         list(read_rows(tmp_path / name))
-    with pytest.raises(ConfigurationError, match="not a regular file"):
+    with pytest.raises(ConfigurationError, match="regular file"):
         list(read_rows("/dev/zero", "jsonl"))
 
 
