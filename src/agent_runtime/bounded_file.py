@@ -18,7 +18,7 @@ def open_regular(path: str | Path) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "no regular file", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def read_bounded(path: str | Path, max_bytes: int) -> bytes:

@@ -83,7 +83,7 @@ def problem_of(variable: str, text: str) -> str | None:
     name = variable.removeprefix(PREFIX).lower()
     if name not in SIZE_LIMITS:
         return (
-            f"unknown bound {variable}: "
+            f"unknown limit {variable}: "
             f"{close_matches(variable, [variable_of(limit_name) for limit_name in SIZE_LIMITS])}"
         )
     try:

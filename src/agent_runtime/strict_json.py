@@ -23,5 +23,5 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         (double, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise DuplicateName(f"the name {double[:40]!r} stands twice in an object")
+        raise DuplicateName(f"the name {double[:40]!r} appears twice in an object")
     return value

@@ -22,16 +22,17 @@ class BatchFile(BatchSettings):
     """Describe the `batch:` part of a file; paths are relative to the file's folder."""
 
     agent: Annotated[str, Field(description="A template's name or path.")] = ""
-    model: Annotated[str | None, Field(description="In place of the template's.")] = None
+    model: Annotated[str | None, Field(description="Replaces the template's model.")] = None
     tasks: Annotated[
         str | list[Any] | None, Field(description="A file of tasks, or the tasks themselves.")
     ] = None
     mapping: dict[str, str] = Field(default={}, description="Maps columns to the fields of tasks.")
-    output: Annotated[str | None, Field(description="A JSONL file of results, as they come.")] = (
-        None
-    )
+    output: Annotated[
+        str | None, Field(description="A JSONL file for results, written as they arrive.")
+    ] = None
     report: Annotated[
-        str | None, Field(description="The final report: .json for figures, else text.")
+        str | None,
+        Field(description="A file for the final report: JSON if it ends in .json, else text."),
     ] = None
     name: str = ""
 

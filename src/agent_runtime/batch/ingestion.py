@@ -151,7 +151,7 @@ class TaskIngestor:
     def _resolve_id_clash(row: TaskRow) -> None:
         """Fail the second of two tasks with one id, or rename it if the id was generated here."""
         if row.result is None and row.id != f"t{row.seq}":
-            error = InputInvalid(f"the id '{row.id}' stands twice in the batch", "id")
+            error = InputInvalid(f"the id '{row.id}' appears twice in the batch", "id")
             _mark_failed(row, error)
         row.id = f"{row.id}#{row.seq}"
         if row.result is not None:

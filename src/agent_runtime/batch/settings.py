@@ -21,10 +21,11 @@ class QueueSettings(StrictModel):
     """The queue in front of the workers."""
 
     size: Annotated[
-        Count, Field(description="Tasks that wait in memory; producers are held back beyond it.")
+        Count, Field(description="Most tasks waiting in memory; producers wait beyond it.")
     ] = 1000
     order: Annotated[
-        Literal["fifo", "lifo"], Field(description="Of one priority: the oldest or the newest.")
+        Literal["fifo", "lifo"],
+        Field(description="Order within a priority: the oldest or the newest first."),
     ] = "fifo"
     aging: Annotated[
         Duration, Field(description="Waiting time that raises a task by one priority.")
@@ -34,10 +35,10 @@ class QueueSettings(StrictModel):
 class RetrySettings(StrictModel):
     """Configure when a failed task runs again, in addition to retries of its agent's own layer."""
 
-    attempts: Annotated[Count, Field(description="Of one task, in all.")] = 3
+    attempts: Annotated[Count, Field(description="Most attempts at one task.")] = 3
     on: list[RetryClass] = Field(default=["transient"])
     initial_delay: Annotated[
-        Duration, Field(description="Upper bound of the first wait; it doubles; full jitter.")
+        Duration, Field(description="Upper bound of the first wait, which doubles; full jitter.")
     ] = 0.5
     max_delay: Duration = 30.0
     budget: Annotated[
@@ -71,28 +72,32 @@ class PilotSettings(StrictModel):
 class BatchSettings(StrictModel):
     """The `batch:` part of a configuration file; durations as text (`30s`, `5m`), money in USD."""
 
-    max_concurrent: Annotated[int, Field(ge=1, le=10_000, description="Tasks at once.")] = 10
+    max_concurrent: Annotated[int, Field(ge=1, le=10_000, description="Most concurrent tasks.")] = (
+        10
+    )
     backend: Literal["asyncio", "process"] = "asyncio"
-    pool: Annotated[PoolConfig, Field(description="Of the backend `process`.")] = PoolConfig()
+    pool: Annotated[PoolConfig, Field(description="Pool of the backend `process`.")] = PoolConfig()
     scheduling: Annotated[
         Literal["least_busy", "round_robin", "weighted"],
-        Field(description="Among several backends."),
+        Field(description="Scheduling among several backends."),
     ] = "least_busy"
     queue: QueueSettings = QueueSettings()
-    limits: dict[str, Count] = Field(default={}, description="Tasks at once, by agent.")
-    task_timeout: Annotated[Duration | None, Field(description="Of one attempt at a task.")] = 300.0
+    limits: dict[str, Count] = Field(default={}, description="Most concurrent tasks, by agent.")
+    task_timeout: Annotated[Duration | None, Field(description="Time limit of one attempt.")] = (
+        300.0
+    )
     grace: Annotated[
-        Duration, Field(description="What running tasks may take to end after a cancel.")
+        Duration, Field(description="Time for running tasks to end after a cancel.")
     ] = 10.0
     slow_after: Annotated[
-        Duration, Field(description="A task that takes longer is told by an event.")
+        Duration, Field(description="Duration after which a task is reported by an event.")
     ] = 60.0
     retry: RetrySettings = RetrySettings()
     continue_on_error: Annotated[
-        bool, Field(description="False: after a failure no new task is begun.")
+        bool, Field(description="False: no task starts after a failure.")
     ] = True
     fail_fast: Annotated[
-        bool, Field(description="A failure ends the batch at once, and what runs of it.")
+        bool, Field(description="A failure ends the batch and its running tasks at once.")
     ] = False
     fallback_strategy: Annotated[
         Literal["fail", "skip", "retry"],
@@ -105,12 +110,12 @@ class BatchSettings(StrictModel):
         Count, Field(description="Ended workers after which a task is quarantined.")
     ] = 3
     max_cost_usd: Annotated[
-        Usd | None, Field(description="Budget of the whole; it pauses when that is used up.")
+        Usd | None, Field(description="Total budget; the batch pauses when it is spent.")
     ] = None
     pilot: PilotSettings | None = None
-    approval: Annotated[bool, Field(description="Ask when the forecast is above max_cost_usd.")] = (
-        True
-    )
+    approval: Annotated[
+        bool, Field(description="Require an approval when the forecast is above max_cost_usd.")
+    ] = True
     sessions: Annotated[
         bool,
         Field(description="Store each task's steps: a retry continues after its last one."),

@@ -134,12 +134,12 @@ def _csv_rows(file: IO[str], name: str, delimiter: str) -> Iterator[SourceRow]:
     try:
         columns = reader.fieldnames
     except csv.Error as error:
-        raise ConfigurationError(f"'{name}' is no CSV file: {error}") from None
+        raise ConfigurationError(f"'{name}' is not a CSV file: {error}") from None
     if not columns:
         raise ConfigurationError(f"'{name}' is empty: its first line has the names of the columns")
     if len(set(columns)) < len(columns):
         raise ConfigurationError(
-            f"'{name}': a column stands twice in the first line: {', '.join(columns)}"
+            f"'{name}': a column appears twice in the first line: {', '.join(columns)}"
         )
     while True:
         try:

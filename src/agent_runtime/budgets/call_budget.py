@@ -199,7 +199,7 @@ class CallBudget:
                 )
             self._release_run_budgets(granted)
             if isinstance(error, StoreError):
-                raise BudgetUnavailable(f"the ledger cannot be asked: {error}") from error
+                raise BudgetUnavailable(f"the ledger failed: {error}") from error
             raise
 
     def _accept_answer(self, request: LedgerRequest, granted: Amount, answer: Answer) -> Grant:

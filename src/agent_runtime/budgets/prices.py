@@ -179,7 +179,7 @@ class PriceTable:
 
         content = yaml.safe_load(read_bounded(path, MAX_FILE_BYTES))
         if not isinstance(content, dict):
-            raise ConfigurationError(f"'{path}' is no map of prices by provider:model")
+            raise ConfigurationError(f"'{path}' is not a map of prices by provider:model")
         return cls(content)
 
     def price(

@@ -66,7 +66,7 @@ def parse_refs(text: str) -> Refs:
         return _parse(text)
     except (ValueError, AttributeError) as error:
         raise CheckpointCorrupt(
-            "references", f"they name no chunks: {error}", damaged=False
+            "references", f"invalid chunk references: {error}", damaged=False
         ) from error
 
 
@@ -84,7 +84,7 @@ def _parse(text: str) -> Refs:
         )
         channel_ranges = tuple((int(first), int(last or first)) for first, _, last in bounds)
         if any(not 0 <= first <= last < MAX_NUMBER for first, last in channel_ranges):
-            raise ValueError("no range of chunks")
+            raise ValueError("not a range of chunks")
         count += sum(last - first + 1 for first, last in channel_ranges)
         if count > MAX_CHUNKS:
             raise ValueError(f"more than {MAX_CHUNKS} chunks")

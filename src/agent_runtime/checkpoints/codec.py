@@ -153,7 +153,7 @@ class Codec:
                 framed, ext_hook=self._extension_hook(len(framed)), option=_READ_OPTIONS
             )
             if end != _END_MARKER:
-                raise UnreadableBytes("there are bytes behind the value")
+                raise UnreadableBytes("bytes follow the value")
             return value
         except (
             Exception
@@ -189,7 +189,7 @@ class Codec:
     def _pack_extension(self, number: int, content: Any) -> ormsgpack.Ext:
         depth = getattr(_NESTING, "depth", 0)
         if depth >= MAX_DEPTH:
-            raise StateNotSerializable(f"more than {MAX_DEPTH} values inside each other")
+            raise StateNotSerializable(f"values nested more than {MAX_DEPTH} deep")
         _NESTING.depth = depth + 1
         _NESTING.deepest = max(_NESTING.deepest, depth + 1)
         try:
@@ -348,5 +348,5 @@ def _application_content(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     raise StateNotSerializable(
-        f"{type(value).__name__} is allowed, but is no pydantic model, dataclass, enum or path"
+        f"{type(value).__name__} is allowed, but is not a pydantic model, dataclass, enum or path"
     )

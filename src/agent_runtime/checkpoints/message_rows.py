@@ -73,7 +73,7 @@ def message_from_row(number: int, content: Any, changed_fields: dict[str, Any]) 
     # Assembled, not validated: LangChain would parse tool calls into a message that was stored
     # without them. (pydantic's own model_construct takes sixty times as long for an AIMessage.)
     if number < 0 or not isinstance(content, (str, list)) or not isinstance(changed_fields, dict):
-        raise ValueError("no message")
+        raise ValueError("not a message")
     cls = _MESSAGE_CLASSES[number]
     defaults = _DEFAULTS[number]
     field_names = _FIELDS[number]

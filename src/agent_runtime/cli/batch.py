@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from agent_runtime.batch import ParallelAgentExecutor
 
 JOURNAL = click.option(
-    "--journal", metavar="URL", help="Where batches are kept; default: the state directory."
+    "--journal", metavar="URL", help="Store of batches; default: in the state directory."
 )
 LEDGER = click.option(
-    "--ledger", metavar="URL", help="Where spending is recorded; default: the state directory."
+    "--ledger", metavar="URL", help="Ledger of spending; default: in the state directory."
 )
 YES = click.option(
-    "-y", "--yes", is_flag=True, help="Go on although the forecast is above the budget."
+    "-y", "--yes", is_flag=True, help="Continue although the forecast is above the budget."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -132,12 +132,15 @@ async def _submit_and_follow(
     "--max-cost",
     type=click.FloatRange(0, min_open=True),
     metavar="USD",
-    help="Its new budget, in all.",
+    help="Its new total budget.",
 )
 @click.option(
-    "-n", "--max-concurrent", type=click.IntRange(1, 10_000), help="Tasks at once, from now on."
+    "-n",
+    "--max-concurrent",
+    type=click.IntRange(1, 10_000),
+    help="Most concurrent tasks, from now on.",
 )
-@click.option("--approve", is_flag=True, help="Go on although the forecast is above the budget.")
+@click.option("--approve", is_flag=True, help="Continue although the forecast is above the budget.")
 @JSON
 @QUIET
 def resume(
@@ -181,7 +184,7 @@ def rerun(
     async def rerun_failed(executor: ParallelAgentExecutor) -> None:
         count = await executor.rerun_failed(execution_id)
         if not quiet:
-            echo(f"{count} tasks are run again", err=True)
+            echo(f"{count} tasks run again", err=True)
 
     return int(
         _run_coroutine(
@@ -261,7 +264,7 @@ def status(execution_id: str | None, *, journal: str | None, as_json: bool) -> i
 @ID
 @JOURNAL
 @click.option(
-    "--interval", default=1.0, type=click.FloatRange(0.1), help="Seconds between two looks."
+    "--interval", default=1.0, type=click.FloatRange(0.1), help="Seconds between updates."
 )
 @JSON
 def watch(execution_id: str, *, journal: str | None, interval: float, as_json: bool) -> int:
@@ -311,7 +314,7 @@ def pause(execution_id: str, *, journal: str | None) -> int:
             await executor.pause_execution(execution_id)
 
     _run_coroutine(request_pause())
-    echo(f"{execution_id} is asked to pause")
+    echo(f"requested {execution_id} to pause")
     return 0
 
 
@@ -323,17 +326,17 @@ def pause(execution_id: str, *, journal: str | None) -> int:
     "--results",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write all results, in order, there.",
+    help="Write all results, in order, to this file.",
 )
 @click.option(
-    "--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report there."
+    "--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write the report to this file."
 )
 def report(
     execution_id: str, *, journal: str | None, as_json: bool, results: str | None, out: str | None
 ) -> int:
     """Print a batch's time, throughput, efficiency, tokens, cost and errors by class."""
     if results is not None and out is not None and absolute_path(results) == absolute_path(out):
-        raise click.UsageError(f"--out: '{out}' is where the results go: give another file")
+        raise click.UsageError(f"--out: '{out}' is the file of results: use another one")
 
     async def build_report() -> Any:
         from agent_runtime.batch import ResultFile

@@ -193,7 +193,7 @@ async def _ask_approval(
         return True
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    echo("Go on until the budget is used up? [y/N]: ", nl=False, err=True)
+    echo("Continue until the budget is spent? [y/N]: ", nl=False, err=True)
     # Not in a thread: that could not be interrupted.
     loop = asyncio.get_running_loop()
     answered = asyncio.Event()
@@ -241,7 +241,7 @@ def _print_hint(status: Mapping[str, Any]) -> None:
         echo(f"to continue anyway: agent-runtime batch resume {name} --approve", err=True)
     elif status["status"] == "paused" and reason == "budget":
         echo(
-            f"the budget is used up; with a larger one: agent-runtime batch resume {name} "
+            f"the budget is spent; with a larger one: agent-runtime batch resume {name} "
             "--max-cost USD",
             err=True,
         )

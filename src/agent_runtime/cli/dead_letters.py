@@ -42,7 +42,7 @@ def _with_dead_letters(url: str | None, action: Callable[[DeadLetters], Awaitabl
 @dead.command("list")
 @click.option("--queue", help="Only this consumer's.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_obj
 def list_letters(urls: tuple[Any, Any], queue: str | None, limit: int, *, as_json: bool) -> None:
     """List dead letters, oldest first."""

@@ -95,7 +95,7 @@ def _query_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_query_options
 @click.option("-n", "--lines", type=click.IntRange(0, 100_000), default=20, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Follow new events until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one per line.")
 @click.pass_obj
 def tail(
     url: str | None, event_query: EventQuery, lines: int, *, follow: bool, as_json: bool
@@ -118,8 +118,8 @@ def tail(
 @events.command()
 @_query_options
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True)
-@click.option("--after", metavar="POSITION", help="Only what stands behind this place of the log.")
-@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one a line.")
+@click.option("--after", metavar="POSITION", help="Only events after this position of the log.")
+@click.option("--json", "as_json", is_flag=True, help="Print CloudEvents, one per line.")
 @click.pass_obj
 def query(
     url: str | None, event_query: EventQuery, limit: int, after: str | None, *, as_json: bool

@@ -83,7 +83,7 @@ def list_keys(store: str | None, tenant: str | None, *, as_json: bool) -> None:
 @click.option(
     "--with-successors/--only-this",
     default=None,
-    help="Whether keys that it was rotated to end, too; asked if unsaid.",
+    help="Whether to revoke the keys it was rotated to, too; asked by default.",
 )
 @click.pass_obj
 def revoke(store: str | None, key_id: str, *, with_successors: bool | None) -> None:
@@ -116,7 +116,7 @@ def sign(store: str | None) -> None:
     metavar="DURATION",
     default="24h",
     show_default=True,
-    help="How long the old key works.",
+    help="How long the old key stays valid.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj

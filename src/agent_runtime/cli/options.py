@@ -90,17 +90,17 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--session",
             metavar="ID",
-            help="Go on with this conversation; it is made when it is new.",
+            help="Continue this conversation; a new one is created.",
         ),
         click.option(
             "--store",
             metavar="URL",
-            help="Where sessions are kept: sqlite:FILE, redis://..., memory:.",
+            help="Store of sessions: sqlite:FILE, redis://..., memory:.",
         ),
         click.option(
             "--ledger",
             metavar="URL",
-            help="Where spending is recorded; default: the state directory.",
+            help="Ledger of spending; default: in the state directory.",
         ),
         click.option(
             "--budget",
@@ -111,7 +111,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--record",
             is_flag=True,
-            help="Record questions, answers and tool results, to be replayed.",
+            help="Record questions, answers and tool results, for replays.",
         ),
         click.option("-q", "--quiet", is_flag=True, help="No notes on stderr."),
     )
@@ -178,7 +178,7 @@ def parse_unix_time(text: str, option: str) -> float:
         try:
             return datetime.strptime(text, time_format).replace(tzinfo=UTC).timestamp()
         except ValueError:
-            raise click.BadParameter(f"'{text}' is no day", param_hint=option) from None
+            raise click.BadParameter(f"'{text}' is not a date", param_hint=option) from None
     return time.time() - parse_seconds(text, option)
 
 

@@ -45,9 +45,7 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
     type=click.Path(file_okay=False),
     help="A folder of templates, watched for changes.",
 )
-@click.option(
-    "--store", metavar="URL", help="Where sessions are kept; default: the state directory."
-)
+@click.option("--store", metavar="URL", help="Store of sessions; default: in the state directory.")
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus metrics on 127.0.0.1."
 )
@@ -154,12 +152,12 @@ async def _statuses(pid: int | None) -> list[dict[str, Any]]:
     return statuses
 
 
-PID = click.option("--pid", type=int, help="Of which pool; needed when there are several.")
+PID = click.option("--pid", type=int, help="The pool's process; required when several pools run.")
 
 
 @pool.command()
 @PID
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each pool.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each pool.")
 def status(pid: int | None, *, as_json: bool) -> int:
     """Show the pools of this user, their instances and queues; exits 1 without a pool."""
     statuses = _run_coroutine(_statuses(pid))
@@ -198,9 +196,7 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
 
 @pool.command()
 @PID
-@click.option(
-    "--grace", default="30s", metavar="DURATION", help="How long running tasks may take to end."
-)
+@click.option("--grace", default="30s", metavar="DURATION", help="Time for running tasks to end.")
 def drain(pid: int | None, grace: str) -> int:
     """Drain a pool: it accepts no new tasks, finishes the running ones and ends."""
     for answer in _run_coroutine(
@@ -230,11 +226,11 @@ def _raise_error(answer: dict[str, Any]) -> None:
 @click.argument("agent")
 @click.argument("prompt", required=False)
 @PID
-@click.option("--session", metavar="ID", help="Go on with this conversation.")
+@click.option("--session", metavar="ID", help="Continue this conversation.")
 @click.option(
     "--priority", type=click.Choice(["low", "normal", "high", "urgent"]), default="normal"
 )
-@click.option("--timeout", metavar="DURATION", help="Time limit of the call, with its wait.")
+@click.option("--timeout", metavar="DURATION", help="Time limit of the call, including its wait.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def run(
     agent: str,
@@ -283,4 +279,4 @@ async def _print_answer(path: Path, request: dict[str, Any], *, as_json: bool) -
             if not as_json:
                 echo()
             return EXIT_INTERRUPTED if answer["status"] == "interrupted" else 0
-    raise click.ClickException("the pool ended before it had answered")
+    raise click.ClickException("the pool ended before its answer")

@@ -52,7 +52,7 @@ def _with_manager(store: str | None, action: Callable[[SessionManager], Awaitabl
 @sessions.command("list")
 @click.option("--user", help="Only this user's.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@click.option("--cursor", help="Where the page before ended.")
+@click.option("--cursor", help="The cursor of the next page.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def list_sessions(
@@ -95,7 +95,7 @@ def show(store: str | None, session_id: str, *, as_json: bool) -> None:
     "--approve", "decision", flag_value="approve", help="Run the pending actions as they are."
 )
 @click.option(
-    "--reject", "reason", metavar="REASON", help="Do not run them; the model is told REASON."
+    "--reject", "reason", metavar="REASON", help="Do not run them; the model receives REASON."
 )
 @click.option(
     "--edit",
@@ -212,7 +212,7 @@ async def _pending_action(manager: SessionManager, session_id: str) -> str:
 
 @sessions.command()
 @click.argument("session_id")
-@click.option("--checkpoint", help="Only up to this checkpoint (see `export`).")
+@click.option("--checkpoint", help="Only up to this checkpoint (listed by `export`).")
 @click.option("--title")
 @click.pass_obj
 def fork(store: str | None, session_id: str, checkpoint: str | None, title: str | None) -> None:

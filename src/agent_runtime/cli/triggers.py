@@ -52,10 +52,10 @@ def check(files: tuple[str, ...]) -> None:
 @click.option(
     "--broker",
     metavar="URL",
-    help="Whose events start agents; default: the event log of this machine.",
+    help="Broker of the events; default: this machine's event log.",
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Where webhooks are listened for."
+    "--host", default="127.0.0.1", show_default=True, help="Address of the webhook server."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 def run(file: str, broker: str | None, host: str, port: int) -> None:

@@ -106,7 +106,7 @@ def encode_event(event: Event, seal: EventSeal | None = None) -> bytes:
         text = _dump_json(cloud_event)
     except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
         raise InputInvalid(
-            f"an event that JSON cannot say: {type(error).__name__}", "data"
+            f"an event that cannot be JSON: {type(error).__name__}", "data"
         ) from error
     # A lone surrogate, which a provider's broken stream may hold, has no UTF-8.
     data = text.encode("utf-8", "replace")

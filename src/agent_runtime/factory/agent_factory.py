@@ -294,7 +294,7 @@ class AgentFactory(TemplateRegistry):
         """
         if "template" not in session.agent:
             raise ConfigurationError(
-                f"the session '{session.id}' does not say which agent it is of: give `agent`"
+                f"the session '{session.id}' has no agent on record: pass `agent`"
             )
         ref = session.agent
         template = self.get_template(ref["template"])

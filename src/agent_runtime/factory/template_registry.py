@@ -139,7 +139,7 @@ class TemplateRegistry:
         tenants read and write the same ones, as the agent's tools name them.
         """
         if not isinstance(store, BaseStore):
-            raise ConfigurationError(f"'{name}' is no LangGraph store: {type(store).__name__}")
+            raise ConfigurationError(f"'{name}' is not a LangGraph store: {type(store).__name__}")
         self.registry.register(
             self.registry.memories, name, store if shared else TenantStore(store)
         )

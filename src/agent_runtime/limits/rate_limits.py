@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from agent_runtime.auth.caller_names import PARTS, Part, caller_of, part_name
 from agent_runtime.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from limits import RateLimitItem
-
     from agent_runtime.auth.caller_names import Caller
     from agent_runtime.types import AgentContext
 
 MAX_IN_WINDOW = 100_000
-"""A moving window remembers each call in it."""
-_RATE = r"\d{1,9}\s*(?:/|\s+per\s+)\s*(?:[1-9]\d{0,5}\s*)?(?:second|minute|hour|day|month|year)s?"
+"""A sliding window stores the time of each call in it."""
+UNIT_SECONDS = {
+    "second": 1,
+    "minute": 60,
+    "hour": 3600,
+    "day": 86_400,
+    "month": 30 * 86_400,
+    "year": 360 * 86_400,
+}
+_RATE = (
+    r"(?P<amount>\d{1,9})\s*(?:/|\s+per\s+)\s*"
+    rf"(?:(?P<multiple>[1-9]\d{{0,5}})\s*)?(?P<unit>{'|'.join(UNIT_SECONDS)})s?"
+)
 _LIMIT = re.compile(
     rf"\s*(?P<rate>{_RATE})(?:\s+per\s+(?P<parts>[a-z]+(?:\s*(?:,|\band\b)\s*[a-z]+)*))?\s*"
 )
@@ -48,33 +56,33 @@ MAX_REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A maximum of calls in any window, per user, tenant, key, template or session.
+    """Limit the calls in any window, per user, tenant, key, template or session.
 
-    `rate` is in the notation of the `limits` library: `60/minute`, `5 per 10 seconds`. `per` names
-    the parts; `global` is one window for all. Made from a text by `RateLimit.parse("60/minute per
-    user")`. A user is one of a tenant: the tenant is part of the user's name. Raises
-    ConfigurationError for a limit that cannot be one.
+    `rate` is `60/minute` or `5 per 10 seconds`; a month has 30 days and a year 360. `per` names the
+    parts; `global` is one window for all. `RateLimit.parse("60/minute per user")` reads a text. A
+    user belongs to a tenant, which is part of the user's name. Raises ConfigurationError for an
+    invalid limit.
 
     A caller without a key counts, per key, as the user. A limit per session does not count calls
-    without one: give one per user beside it.
+    without one: add one per user.
     """
 
     rate: str
     per: tuple[str, ...] = ("global",)
+    amount: int = field(init=False, repr=False, compare=False)
+    window_s: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if re.fullmatch(_RATE, self.rate) is None:
-            raise ConfigurationError(f"'{self.rate}' is no rate: 60/minute, or 5 per 10 seconds")
-        if not 1 <= self.item.amount <= MAX_IN_WINDOW or self.item.get_expiry() < 1:
+        if (match := re.fullmatch(_RATE, self.rate)) is None:
+            raise ConfigurationError(f"'{self.rate}' is not a rate: 60/minute, or 5 per 10 seconds")
+        window_s = int(match["multiple"] or 1) * UNIT_SECONDS[match["unit"]]
+        object.__setattr__(self, "amount", int(match["amount"]))
+        object.__setattr__(self, "window_s", window_s)
+        if not 1 <= self.amount <= MAX_IN_WINDOW:
             raise ConfigurationError(
                 f"a rate limit allows 1 to {MAX_IN_WINDOW} calls, not '{self.rate}'"
             )
         check_parts(self.per)
-
-    @property
-    def item(self) -> RateLimitItem:
-        """Return the limit of the `limits` library."""
-        return _parse_rate(self.rate)
 
     @classmethod
     def parse(cls, text: str) -> RateLimit:
@@ -82,7 +90,7 @@ class RateLimit:
         match = _LIMIT.fullmatch(text)
         if match is None:
             raise ConfigurationError(
-                f"'{text}' is no rate limit: 60/minute per user, or 5 per 10 seconds"
+                f"'{text}' is not a rate limit: 60/minute per user, or 5 per 10 seconds"
             )
         parts = match["parts"]
         return cls(
@@ -109,23 +117,14 @@ class RateLimit:
         return self.rate if self.per == ("global",) else f"{self.rate} per {' and '.join(self.per)}"
 
 
-@lru_cache(maxsize=1024)
-def _parse_rate(rate: str) -> RateLimitItem:
-    from limits import parse  # a tenth of a second, for agents with limits only
-
-    return parse(rate)
-
-
 def windows_of(limits: tuple[RateLimit, ...], context: AgentContext) -> list[Window]:
     """Return the windows that a call counts in; one by a missing part (a session) is left out."""
     caller = caller_of(context)
     windows: dict[str, Window] = {}  # a limit that is stated twice counts once
     for limit in limits:
         if (key := key_of(limit.per, caller)) is not None:
-            item = limit.item
-            window_s = item.get_expiry()
-            name = f"{key}/{item.amount}:{window_s}"
-            windows[name] = Window(name, item.amount, window_s, str(limit))
+            name = f"{key}/{limit.amount}:{limit.window_s}"
+            windows[name] = Window(name, limit.amount, limit.window_s, str(limit))
     return list(windows.values())
 
 

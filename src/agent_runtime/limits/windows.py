@@ -1,8 +1,7 @@
 """Count calls in sliding windows: the times of the last admissions, in memory or on Redis.
 
-The `limits` library gives the notation. Its own windows query one limit at a time (a call that the
-second limit refuses has used up the first), use each process's clock, keep a list for every key
-forever in memory, and start a timer thread for a call; so the windows themselves are ours.
+One operation checks all windows of a call, so that a call refused by one of them counts in none.
+The times come from one clock, the server's on Redis.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def build_task_tool(
         coroutine=task,
         name="task",
         description=(
-            "Hand a task to a sub-agent, which works on it alone and answers once. It knows "
+            "Delegate a task to a sub-agent, which works on it alone and answers once. It knows "
             "nothing of this "
             f"conversation, so say everything that it needs.\n\nSub-agents:\n{lines}"
         ),

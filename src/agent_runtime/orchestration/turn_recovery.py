@@ -53,7 +53,7 @@ def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[An
     Raises InputInvalid when nothing is pending or it does not fit.
     """
     if not interrupts:
-        raise InputInvalid("nothing waits for a decision in this session", "decision")
+        raise InputInvalid("this session has no pending decision", "decision")
     if (decisions_by_id := _decisions_by_id(decision, interrupts)) is not None:
         return Command(
             resume={
@@ -109,7 +109,7 @@ def _answer_action_requests(decision: Any, interrupts: Sequence[Interrupt]) -> d
         if remaining_decisions is None:
             if len(requests) > 1 and _normalize_decision(decision)["type"] == "edit":
                 raise InputInvalid(
-                    f"{len(requests)} actions wait: give a list with a decision for each",
+                    f"{len(requests)} actions are pending: give a list with a decision for each",
                     "decision",
                 )
             interrupt_decisions = [decision] * len(requests)

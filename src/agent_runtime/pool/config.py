@@ -27,24 +27,22 @@ def check_grace(settings: Any) -> None:
 class AgentLimits(StrictModel):
     """Override settings for one agent type."""
 
-    limit: Annotated[Count | None, Field(description="Instances of this agent at most.")] = None
-    warm: Annotated[int, Field(ge=0, description="Instances that are kept ready.")] = 0
-    memory_mb: Annotated[
-        Megabytes | None, Field(description="In place of the pool's own limit.")
-    ] = None
+    limit: Annotated[Count | None, Field(description="Most instances of this agent.")] = None
+    warm: Annotated[int, Field(ge=0, description="Instances that are kept warm.")] = 0
+    memory_mb: Annotated[Megabytes | None, Field(description="Replaces the pool's limit.")] = None
 
 
 class PoolConfig(StrictModel):
     """The `pool:` part of a configuration file; durations as text (`30s`, `5m`), memory in MiB."""
 
-    size: Annotated[int, Field(ge=1, le=1000, description="Instances at most.")] = 6
+    size: Annotated[int, Field(ge=1, le=1000, description="Most instances.")] = 6
     agents: dict[str, AgentLimits] = Field(default={})
     memory_mb: Annotated[
-        Megabytes, Field(description="Resident memory of an instance and all it starts.")
+        Megabytes, Field(description="Most resident memory of an instance and its children.")
     ] = 1024
     total_memory_mb: Annotated[
         Megabytes | None,
-        Field(description="The sum of the limits of all instances; no instance is made beyond it."),
+        Field(description="Most memory of all instances, by their limits."),
     ] = None
     address_space_mb: Annotated[
         int,
@@ -56,10 +54,10 @@ class PoolConfig(StrictModel):
         Count, Field(description="Most bytes of an instance's output in one task.")
     ] = 10
     task_timeout: Annotated[
-        Duration | None, Field(description="For tasks that do not say their own.")
+        Duration | None, Field(description="Time limit of tasks without their own.")
     ] = 300.0
     idle_timeout: Annotated[
-        Duration | None, Field(description="An unused instance ends after it.")
+        Duration | None, Field(description="Time after which an unused instance ends.")
     ] = 600.0
     max_tasks: Annotated[Count, Field(description="Tasks after which an instance is replaced.")] = (
         1000
@@ -67,19 +65,24 @@ class PoolConfig(StrictModel):
     max_kills: Annotated[
         Count, Field(description="Ended instances after which a task is quarantined.")
     ] = 3
-    queue: Annotated[int, Field(ge=0, description="Calls that wait; one more is refused.")] = 1000
+    queue: Annotated[
+        int, Field(ge=0, description="Most waiting calls; further ones are refused.")
+    ] = 1000
     start_timeout: Duration = 30.0
-    starting: Annotated[Count, Field(description="Instances that start at the same time.")] = 4
+    starting: Annotated[Count, Field(description="Most instances starting at the same time.")] = 4
     stall_timeout: Annotated[
         Duration, Field(description="Time without a heartbeat after which an instance is killed.")
     ] = 30.0
-    grace: Annotated[Duration, Field(description="From a cancel to the kill.")] = 1.0
+    grace: Annotated[Duration, Field(description="Time from a cancel to the kill.")] = 1.0
     preload: Annotated[
-        list[str], Field(description="Modules that the fork server loads once, for all.")
+        list[str], Field(description="Modules that the fork server imports once for all instances.")
     ] = []
     setup: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="A function of a Registry."),
+        Field(
+            pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+            description="A function that registers components in a worker's Registry.",
+        ),
     ] = None
 
     @model_validator(mode="after")

@@ -353,7 +353,7 @@ class SessionManager(SessionHistory):
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         if session.status == "idle" and not await self._is_interrupted(session):
-            raise InputInvalid("nothing waits for a decision in this session", "decision")
+            raise InputInvalid("this session has no pending decision", "decision")
         if principal is None and tenant != DEFAULT_TENANT:
             principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS, "*"}))
         if agent is None:

@@ -146,7 +146,7 @@ class Turns:
             # Also when something raised while the turn was being stopped.
             if lease_lost.is_set() and holder.uncancel() == 0 and not is_from_signal(error):
                 raise StaleWriter(
-                    "the lease of the session was lost: this turn stood still for too long"
+                    "the lease of the session was lost: this turn was suspended for too long"
                 ) from error
             raise
         finally:

@@ -22,7 +22,7 @@ def check_file_ownership(path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise ConfigurationError(f"'{path}' is a link: name the file itself")
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"'{path}' is no file")
+        raise ConfigurationError(f"'{path}' is not a file")
     _check_owner(path, status)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f"others may write '{path}': check its contents, and chmod 600 it")

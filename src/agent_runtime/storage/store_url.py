@@ -122,14 +122,14 @@ class _Parser:
             raise self._error("it is empty")
         SECRETS.add_address(self._text)
         if self._text != self._text.strip() or not self._text.isprintable():
-            raise self._error("it has blanks around it, or characters that are not printable")
+            raise self._error("it has surrounding blanks, or unprintable characters")
         scheme, colon, rest = self._text.partition(":")
         kind = _SCHEMES.get(scheme)
         if not colon or kind is None or kind not in self._accepts:
             raise self._error(self._advice(scheme, colon, kind))
         if kind == "memory":
             if rest:
-                raise self._error("memory: has nothing behind its colon")
+                raise self._error("memory: takes no path")
             return StoreUrl("memory")
         return self._file(rest) if kind == "sqlite" else self._server(kind)
 
@@ -144,10 +144,10 @@ class _Parser:
 
     def _file(self, path: str) -> StoreUrl:
         if not path:
-            raise self._error("no file stands behind sqlite:")
+            raise self._error("sqlite: needs a file")
         if path.startswith("//"):
             raise self._error(
-                "a path stands right behind the colon: sqlite:state.db or sqlite:/var/lib/state.db"
+                "a path follows the colon directly: sqlite:state.db or sqlite:/var/lib/state.db"
             )
         if path.startswith("file:"):
             raise self._error("a file is a plain path, no SQLite URI")
@@ -160,7 +160,7 @@ class _Parser:
             parts = urlsplit(self._text)
             options = self._options(kind, parts.query)
         except ValueError:  # its text quotes the part with the password
-            raise self._error("its host or its options cannot be read") from None
+            raise self._error("its host or options are invalid") from None
         if parts.fragment:
             raise self._error("a '#' in it is written %23")
         if parts.scheme == "unix":
@@ -214,7 +214,7 @@ class _Parser:
             # redis-py takes a missing host for localhost, so a typing error would open another
             # store in silence.
             if not _HOST.fullmatch(host):
-                raise self._error("no host stands behind '//'")
+                raise self._error("'//' needs a host")
             if port is not None and not (port.isdecimal() and 1 <= int(port[:6]) <= 65535):
                 raise self._error("a port is a number from 1 to 65535")
         if not _DATABASE.fullmatch(parts.path) or (kind != "redis" and parts.path not in ("", "/")):

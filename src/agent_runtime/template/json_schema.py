@@ -127,18 +127,18 @@ def _to_json_value(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{value} is no number in JSON")
+            raise ValueError(f"{value} is not a number in JSON")
         return float(value)
     if isinstance(value, Mapping):
         return {_checked_key(name): _to_json_value(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json_value(element) for element in value]
-    raise ValueError(f"a {type(value).__name__} is no value of JSON")
+    raise ValueError(f"a {type(value).__name__} is not a JSON value")
 
 
 def _checked_key(name: Any) -> str:
     if not isinstance(name, str):
-        raise ValueError(f"{name!r} is the name of a value, and no text")
+        raise ValueError(f"{name!r} is a key, and not text")
     text: str = _to_json_value(name)
     return text
 

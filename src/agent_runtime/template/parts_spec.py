@@ -41,11 +41,11 @@ class AtOnceLimits(StrictModel):
     """Concurrency of the account behind a model's key, and signs of an overload."""
 
     max_in_flight: Annotated[
-        Count | None, Field(description="Never more at once; fewer after an overload.")
+        Count | None, Field(description="Most concurrent calls; fewer after an overload.")
     ] = None
     overload_codes: Annotated[
         list[int | str],
-        Field(description="A vendor's own error codes that mean 'too many', such as 1302."),
+        Field(description="A vendor's own error codes for an overload, such as 1302."),
     ] = []
 
 
@@ -65,7 +65,7 @@ class ModelSpec(StrictModel):
         str | None,
         Field(
             pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$",
-            description="By it the endpoint tells a call made again.",
+            description="Header by which the endpoint recognises a repeated call.",
         ),
     ] = None
 
@@ -90,19 +90,19 @@ class McpSpec(StrictModel):
     args: list[str] = []
     env: Annotated[
         dict[str, str | SecretRef],
-        Field(description="Beside a few harmless variables of this process."),
+        Field(description="Added to a few harmless variables of this process."),
     ] = {}
     cwd: Annotated[
-        str | None, Field(description="A folder; a relative one is meant from the template's.")
+        str | None, Field(description="A folder; a relative path starts at the template's.")
     ] = None
     url: Annotated[str | None, Field(pattern=r"^https?://")] = None
     transport: Annotated[
         Literal["streamable_http", "sse"] | None,
-        Field(description="Of a `url`; streamable_http by default."),
+        Field(description="Transport of a `url`; streamable_http by default."),
     ] = None
     headers: dict[str, str | SecretRef] = {}
     timeout: Annotated[
-        Duration, Field(description="For the server's start, and for one call of a tool.")
+        Duration, Field(description="Time limit of the server's start, and of one tool call.")
     ] = 60.0
 
     @model_validator(mode="after")
@@ -124,12 +124,15 @@ class ToolSpec(StrictModel):
     agent: str | None = None
     mcp: McpSpec | None = None
     include: Annotated[
-        list[str], Field(description="Of an MCP server: names or globs; all when empty.")
+        list[str],
+        Field(description="Tools of an MCP server to include: names or globs; all when empty."),
     ] = []
-    exclude: Annotated[list[str], Field(description="Of an MCP server: names or globs.")] = []
+    exclude: Annotated[
+        list[str], Field(description="Tools of an MCP server to exclude: names or globs.")
+    ] = []
     as_: Annotated[str | None, Field(alias="as", pattern=TOOL_NAME)] = None
     idempotent: Annotated[
-        bool, Field(description="Running it twice is harmless: after a crash it just is.")
+        bool, Field(description="Running it twice is harmless, so it runs again after a crash.")
     ] = False
     args: dict[str, Any] = {}
 
@@ -199,7 +202,7 @@ class SubagentSpec(StrictModel):
     ]
     system_prompt: Annotated[str, Field(min_length=1)]
     keywords: Annotated[
-        list[str], Field(description="Words that speak for it when no name is given.")
+        list[str], Field(description="Words that select it when no name is given.")
     ] = []
     tools: list[AnyTool] | None = None
     model: AnyModel = None

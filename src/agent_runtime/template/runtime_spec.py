@@ -97,13 +97,16 @@ class BudgetSpec(StrictModel):
     usd: Annotated[float | None, Field(gt=0, le=1_000_000_000)] = None
     tokens: Count | None = None
     per: Literal["hour", "day", "month", "total"] = "total"
-    only: Annotated[str | None, Field(description="The one template or tenant that it is for.")] = (
+    only: Annotated[str | None, Field(description="The one template or tenant it applies to.")] = (
         None
     )
     tenant: Annotated[
-        str | None, Field(description="The one tenant; for tenants, users and sessions.")
+        str | None,
+        Field(description="The one tenant it applies to; for tenants, users and sessions."),
     ] = None
-    user: Annotated[str | None, Field(description="The one user of that tenant.")] = None
+    user: Annotated[str | None, Field(description="The one user of that tenant it applies to.")] = (
+        None
+    )
     warn_at: list[Annotated[float, Field(gt=0, le=1)]] = [0.8]
 
     @model_validator(mode="after")
@@ -127,11 +130,11 @@ class CostSpec(StrictModel):
     ] = "stop"
     unknown_price: Literal["refuse", "allow"] = "refuse"
     max_output_tokens: Annotated[
-        Count, Field(description="For model calls that do not say their own.")
+        Count, Field(description="Output limit of model calls without their own.")
     ] = 8192
     min_output_tokens: Count = 64
     slab_calls: Annotated[
-        int, Field(ge=1, le=100, description="Model calls reserved for in one trip.")
+        int, Field(ge=1, le=100, description="Model calls that one reservation covers.")
     ] = 1
     hold_ttl: Duration = 900.0
 
@@ -164,7 +167,7 @@ class ConcurrencySpec(StrictModel):
     limits: list[AtOnceSpec] = []
     wait: Annotated[
         Duration | None,
-        Field(description="A call that finds no slot is refused at once without it."),
+        Field(description="How long a call waits for a slot; by default it is refused at once."),
     ] = None
 
 

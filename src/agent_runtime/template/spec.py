@@ -83,9 +83,7 @@ class Spec(StrictModel):
     model: AnyModel = None
     system_prompt: str | FileRef | None = None
     tools: list[AnyTool] = []
-    subagents: Annotated[
-        list[SubagentSpec], Field(description="Agents that take whole tasks.")
-    ] = []
+    subagents: Annotated[list[SubagentSpec], Field(description="Agents for whole tasks.")] = []
     skills: Annotated[
         list[str], Field(description="Folders of skills (each a folder with a SKILL.md).")
     ] = []

@@ -201,7 +201,9 @@ class _NodeBuilder:
                 first_key_mark = items[name].key
                 line = first_key_mark.line if first_key_mark else mark.line
                 self._problems.append(
-                    key.mark.problem(f"key '{name}' stands twice: lines {line} and {key.mark.line}")
+                    key.mark.problem(
+                        f"key '{name}' appears twice: lines {line} and {key.mark.line}"
+                    )
                 )
                 continue
             node.key = key.mark

@@ -42,7 +42,7 @@ def review(draft: str, max_words: int) -> dict[str, Any]:
     issues += [f"filler word '{w}': leave it out" for w in sorted(FILLERS & set(words))]
     for word, count in Counter(w for w in words if w not in _COMMON and len(w) > 3).most_common(3):
         if count > 3 and count > len(words) / 12:
-            issues.append(f"'{word}' stands {count} times: vary it")
+            issues.append(f"'{word}' appears {count} times: vary it")
     return {"words": len(words), "sentences": len(sentences), "issues": issues}
 
 

@@ -52,7 +52,7 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise ToolException(f"'{path}' is no text") from None
+            raise ToolException(f"'{path}' is not text") from None
 
     return structured_tool(
         func=read_skill,

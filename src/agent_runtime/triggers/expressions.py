@@ -50,7 +50,7 @@ def compile_expression(expression: str) -> Any:
         return jmespath.compile(expression)
     except (JMESPathError, RecursionError) as error:
         raise ConfigurationError(
-            f"'{expression[:60]}' is no JMESPath: {' '.join(str(error).split())[:200]}"
+            f"'{expression[:60]}' is not JMESPath: {' '.join(str(error).split())[:200]}"
         ) from None
 
 

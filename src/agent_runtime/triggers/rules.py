@@ -72,7 +72,7 @@ class WebhookSpec(_Strict):
                 secret = base64.b64decode(secret.removeprefix(STANDARD_PREFIX), validate=True)
             except ValueError:
                 raise ConfigurationError(
-                    f"the webhook secret in {source} is no base64 behind whsec_"
+                    f"the webhook secret in {source} is not base64 after whsec_"
                 ) from None
         if (reason := weakness_of(secret, MIN_WEBHOOK_SECRET_BYTES)) is not None:
             raise ConfigurationError(f"the webhook secret in {source} could be guessed: {reason}")
@@ -145,7 +145,7 @@ class TriggerRule(_Strict):
                     f"'{CUSTOM_PREFIX}'"
                 )
             if pattern.startswith("trigger."):
-                raise ValueError("what triggers say of themselves starts none")
+                raise ValueError("events of triggers start no rule")
         return on
 
     @model_validator(mode="after")
@@ -168,12 +168,12 @@ def _check_schedule(schedule: str, timezone: str) -> None:
         next(CronSim(schedule, datetime.now(UTC)))
     except (CronSimError, StopIteration) as error:
         raise ValueError(
-            f"'{schedule}' is no cron expression with a moment to come: {error}"
+            f"'{schedule}' is not a cron expression with a future time: {error}"
         ) from None
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"'{timezone}' is no time zone: Europe/Berlin, UTC") from None
+        raise ValueError(f"'{timezone}' is not a time zone: Europe/Berlin, UTC") from None
 
 
 class _TriggerFile(_Strict):

@@ -91,7 +91,7 @@ MUTANTS = [
         Change("auth.key_stores:MemoryKeyStore._change", "self._keys.get(old.id) == old", "True"),
     ),
     Mutant(
-        "a name stands twice in a token",
+        "a name appears twice in a token",
         "test_jwt.py -k bad_token",
         Change("strict_json:_reject_duplicates", "len(value) != len(pairs)", "False"),
     ),

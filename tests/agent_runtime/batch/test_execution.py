@@ -509,7 +509,7 @@ async def test_bad_items_are_failed_tasks_and_the_others_run() -> None:
         found = await bench.executor.get_execution_results(name)
         assert [each.status[0] for each in found] == list("cfffcfcffc")
         assert {each.error.kind for each in found if each.error} == {"input_invalid"}
-        assert "stands twice" in found[5].error.message  # type: ignore[union-attr]
+        assert "appears twice" in found[5].error.message  # type: ignore[union-attr]
         assert (found[6].output, found[9].metadata) == ("did hi", {"n": 1})
         assert (status["failed"], len(bench.asked)) == (6, 4)
 

@@ -61,7 +61,7 @@ def test_csv(tmp_path: Path) -> None:
     assert rows(tmp_path, "t.tsv", "a\tb\n1\t2\n")[0][1] == {"a": "1", "b": "2"}
     assert "not UTF-8" in rows(tmp_path, "l.csv", b"a,b\ncaf\xe9,x\n")[0][1]
     assert rows(tmp_path, "long.csv", f"a\n{'x' * 300_000}\n")[0][1] == {"a": "x" * 300_000}
-    for content, said in (("", "is empty"), ("a,a\n1,2\n", "stands twice")):
+    for content, said in (("", "is empty"), ("a,a\n1,2\n", "appears twice")):
         with pytest.raises(ConfigurationError, match=said):
             rows(tmp_path, "bad.csv", content)
 

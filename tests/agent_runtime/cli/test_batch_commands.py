@@ -177,11 +177,11 @@ def test_structured_results_with_inputs_of_each_row(home: Path) -> None:
         (
             ("run", "rows.csv", "--agent", "analyst", "--out", "x", "--report", "./x"),
             2,
-            "is where the results go",
+            "is the file of results",
         ),
         (("run", "same.yaml"), 2, "rows.csv' is read from"),
         (("run", "list.yaml", "--out", "list.yaml"), 2, "'list.yaml' is read from"),
-        (("report", "any", "--results", "y", "--out", "y"), 2, "is where the results go"),
+        (("report", "any", "--results", "y", "--out", "y"), 2, "is the file of results"),
     ],
 )
 def test_what_is_wrong_is_said(home: Path, args: tuple[str, ...], code: int, said: str) -> None:
@@ -222,7 +222,7 @@ def test_rows_that_are_wrong_fail_alone(home: Path) -> None:
     assert "1 failed (input_invalid 1)" in done.stderr
     assert "agent-runtime batch rerun r" in done.stderr
     done = command("rerun", "r", code=1)
-    assert "0 tasks are run again" in done.stderr  # what could not be read cannot be run
+    assert "0 tasks run again" in done.stderr  # what could not be read cannot be run
 
 
 @pytest.mark.integration

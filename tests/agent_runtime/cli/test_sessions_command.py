@@ -144,9 +144,7 @@ def test_an_answer_stands_where_the_ledger_is_locked(
             other.execute("BEGIN IMMEDIATE")
             answered = run("run", "searcher", "opening hours", "-q")
         assert (answered.returncode, "10:00" in answered.stdout) == (0, True)
-        assert ("warning: spending could not be written" in answered.stderr) == (
-            name == "ledger"
-        )
+        assert ("warning: spending could not be written" in answered.stderr) == (name == "ledger")
 
 
 def test_an_agent_that_asks_gets_a_session_by_itself(run: Any) -> None:

@@ -1,4 +1,4 @@
-"""The history of admissions over several processes has no window with too many."""
+"""Rates, and the history of admissions over several processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+
+import pytest
+
+from agent_runtime import RateLimit
+from agent_runtime.errors import ConfigurationError
 
 HERE = Path(__file__).parent
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[2]), *sys.path])}
@@ -29,3 +34,27 @@ def test_no_window_over_the_history_of_four_processes_has_too_many(
     assert len(admitted) >= 3 * AMOUNT  # it was used, over several windows
     for first, at in enumerate(admitted):
         assert len([t for t in admitted[first : first + AMOUNT + 1] if t < at + WINDOW_S]) <= AMOUNT
+
+
+@pytest.mark.parametrize(
+    ("rate", "amount", "window_s"),
+    [
+        ("1/second", 1, 1),
+        ("2 per 3 minutes", 2, 180),
+        ("5/ 10 seconds", 5, 10),
+        ("7/hour", 7, 3600),
+        ("1/day", 1, 86_400),
+        ("1/2 months", 1, 5_184_000),
+        ("1/year", 1, 31_104_000),
+    ],
+)
+def test_a_rate_is_an_amount_in_a_window(rate: str, amount: int, window_s: int) -> None:
+    limit = RateLimit(rate)
+    assert (limit.amount, limit.window_s) == (amount, window_s)
+    assert RateLimit.parse(f"{rate} per user") == RateLimit(rate, ("user",))
+
+
+@pytest.mark.parametrize("rate", ["0/minute", "100001/day", "1/0 seconds", "1/fortnight", "-1/day"])
+def test_a_rate_that_cannot_be_one_is_refused(rate: str) -> None:
+    with pytest.raises(ConfigurationError):
+        RateLimit(rate)

@@ -15,8 +15,8 @@ from agent_runtime.limits.windows import RedisSlidingWindowStore
 
 
 async def main(url: str, limit: str, seconds: float, file: str) -> None:
-    item = RateLimit.parse(limit).item
-    window = Window("everybody", item.amount, item.get_expiry(), limit)
+    item = RateLimit.parse(limit)
+    window = Window("everybody", item.amount, item.window_s, limit)
     windows = RedisSlidingWindowStore(url, durable=False)
     until = time.monotonic() + seconds
     admitted = []

@@ -20,7 +20,7 @@ DOUBLE = '{"type": "object", "a": {"b": 1, "b": 2}}'
 
 
 def test_the_name_is_in_the_message_and_other_json_is_read_as_ever() -> None:
-    with pytest.raises(DuplicateName, match="'b' stands twice"):
+    with pytest.raises(DuplicateName, match="'b' appears twice"):
         loads_unique(DOUBLE)
     assert loads_unique('{"a": [{"b": 1}, {"b": 2}]}') == {"a": [{"b": 1}, {"b": 2}]}
     with pytest.raises(ValueError, match="Expecting"):
@@ -64,6 +64,6 @@ def test_a_row_of_a_batch_and_an_event_of_a_log_are_problems_at_their_place(tmp_
     (tmp_path / "rows.jsonl").write_text(f'{DOUBLE}\n{{"a": 1}}\n')
     first, second = read_rows(tmp_path / "rows.jsonl")
     assert (first.values, second.values) == (None, {"a": 1})
-    assert "'b' stands twice" in first.problem
+    assert "'b' appears twice" in first.problem
     assert read_event(DOUBLE, "7").type == "bus.unreadable"
     assert json.loads(DOUBLE)["a"] == {"b": 2}

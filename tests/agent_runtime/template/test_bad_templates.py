@@ -57,7 +57,7 @@ ROWS: list[tuple[str, str | bytes, str, tuple[int, int] | str | None]] = [
     (
         "T-03",
         whole(model="a").replace("  model: a\n", "  model: a\n  model: b\n"),
-        "stands twice: lines 5 and 6",
+        "appears twice: lines 5 and 6",
         (6, 3),
     ),
     ("T-04", "x: !!python/object/apply:os.system ['true']", "tags are not allowed", (1, 4)),

@@ -293,7 +293,7 @@ def test_what_is_no_file_of_a_sane_size_is_not_read(
         path.write_text(path.read_text() + "extends: [target.yaml]\n")
     began = time.process_time()
     reason = (
-        "no regular file"
+        "not a regular file"
         if (as_what, what) in (("template", "fifo"), ("template", "zero"))
         else None
     )

@@ -116,7 +116,7 @@ async def a_failure_is_typed(backend: Backend) -> None:
         assert error.usage.model_calls == 1
         assert "cut" in str(error)
     else:
-        raise AssertionError("the failure did not come out")
+        raise AssertionError("the failure was not raised")
     assert (await _run_task(backend, "say after")).output == "after"
 
 
@@ -153,7 +153,7 @@ async def what_cannot_run_is_refused(backend: Backend) -> None:
         await backend.check(BatchTask("x", agent="unknown-agent"), "conformance")
     except UnknownComponent:
         return
-    raise AssertionError("an agent that there is not was accepted")
+    raise AssertionError("an unknown agent was accepted")
 
 
 async def spending_goes_to_the_calls_accounts(backend: Backend) -> None:
