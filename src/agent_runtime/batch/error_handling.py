@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from typing import Literal
 
 from agent_runtime.batch.settings import BatchSettings, RetrySettings
 from agent_runtime.errors import AgentRuntimeError, PoolOverloaded, RateLimited, TaskPoisoned
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.orchestration.failures import failure_class
 from agent_runtime.providers.errors import retry_after_s
 
@@ -89,4 +89,4 @@ def _backoff_s(error: BaseException, attempt: int, retry: RetrySettings) -> floa
     requested_wait_s = retry_after_s(error) or getattr(error, "retry_after_s", None)
     if requested_wait_s:
         return float(requested_wait_s) if requested_wait_s <= MAX_PROVIDER_WAIT_S else None
-    return random.uniform(0, min(retry.initial_delay * 2 ** (attempt - 1), retry.max_delay))  # noqa: S311 - jitter
+    return Backoff(retry.initial_delay, retry.max_delay, jitter=1.0).pause_s(attempt)

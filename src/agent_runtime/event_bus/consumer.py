@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from urllib.parse import quote
 
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.errors.user_code import as_user_exception, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, StartPosition, cancel_and_wait
 from agent_runtime.event_bus.brokers.validation import validate_group_name
@@ -128,8 +128,7 @@ class EventConsumer:
         self._concurrency = concurrency
         self._retries = retries
         self._timeout_s = timeout_s
-        self._backoff_s = backoff_s
-        self._max_backoff_s = max_backoff_s
+        self._backoff = Backoff(backoff_s, max_backoff_s, jitter=0.5)
         self.dead_letters: DeadLetters = dead_letters or MemoryDeadLetters()
         self._deduplication: DeduplicationStore = seen_ids or MemoryDeduplicationStore()
         self._bus = bus
@@ -290,7 +289,7 @@ class EventConsumer:
 
     async def _retry_forever(self, operation: Callable[[], Awaitable[Any]]) -> Any:
         """Return a store's answer, retrying until it succeeds."""
-        pause_s = self._backoff_s
+        failures = 0
         while True:
             try:
                 return await operation()
@@ -303,8 +302,8 @@ class EventConsumer:
                     type(failure).__name__,
                     text,
                 )
-            await self._pause(pause_s)
-            pause_s = min(pause_s * 2, self._max_backoff_s)
+            failures += 1
+            await self._pause(self._backoff.pause_s(failures))
 
     async def _handle_with_retries(self, event: Event) -> DeadLetter | None:
         """Return None for a handled event, or the dead letter."""
@@ -332,7 +331,7 @@ class EventConsumer:
             LOG.warning(
                 "the consumer %s failed on %s, try %d: %s", self.name, event.id, attempt, text
             )
-            await self._pause(min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))
+            await self._pause(self._backoff.pause_s(attempt))
 
     async def _try_handler(self, event: Event) -> BaseException | None:
         """Return the error of one attempt, or None.
@@ -355,9 +354,9 @@ class EventConsumer:
         return None
 
     async def _pause(self, pause_s: float) -> None:
-        """Wait; raises _ToldToStop when the consumer is."""
+        """Wait; raises _Stopping when the consumer is stopped."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):  # noqa: S311 - not all at once
+            async with asyncio.timeout(pause_s):
                 await self._stopping.wait()
         if self._stopping.is_set():
             raise _Stopping

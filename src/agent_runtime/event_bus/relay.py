@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import Self
 
 from agent_runtime.errors import StoreError, StoreTimeout, StoreUnavailable
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.event_bus.brokers.broker import MAX_BATCH, Broker, cancel_and_wait
 from agent_runtime.event_bus.bus import EventBus
 from agent_runtime.event_bus.event import Event
 
 LOG = logging.getLogger("agent_runtime.events")
-MAX_PAUSE_S = 5.0
+_BACKOFF = Backoff(0.05, 5.0)
 TRIM_EVERY_BATCHES = 200  # batches
 
 
@@ -127,11 +128,13 @@ class Relay:
         )  # a gap of the relay's own has no number yet
 
     async def _send(self, batch: list[Event]) -> None:
-        pause_s = 0.05
+        failures = 0
         while True:
             try:
                 await self._broker.publish(batch)
             except StoreError as error:
+                failures += 1
+                pause_s = _BACKOFF.pause_s(failures)
                 LOG.warning(
                     "%d events wait for the broker, tried again in %.2f s: %s",
                     len(batch),
@@ -139,7 +142,6 @@ class Relay:
                     error,
                 )
                 await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, MAX_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - one event must not hold up, or end, the log of all others
                 await self._send_one_by_one(batch, error)
                 return

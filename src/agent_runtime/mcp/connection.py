@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from agent_runtime.errors import AgentRuntimeError, McpServerFailed
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.mcp.answers import content_of, protocol_error
 from agent_runtime.mcp.messages import RequestWriter
 from agent_runtime.mcp.program import NotDelivered
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool, ToolException
     from mcp import ClientSession
 
-MIN_BACKOFF_S = 0.2
-MAX_BACKOFF_S = 30.0
+_BACKOFF = Backoff(0.2, 30.0)
 CANCEL_TIMEOUT_S = 1.0
 """So long the server may take to accept the notice that a request is cancelled."""
 LOST_SESSION_GRACE_S = 1.0
@@ -177,9 +177,7 @@ class Connection:
         tail = output.tail
         self._failures += 1
         if not ready.done() or self._failures > 1:  # one that worked may be reopened at once
-            self._retry_after_s = time.monotonic() + min(
-                MIN_BACKOFF_S * 2 ** (self._failures - 1), MAX_BACKOFF_S
-            )
+            self._retry_after_s = time.monotonic() + _BACKOFF.pause_s(self._failures)
         reason = str(error) or type(error).__name__
         if isinstance(error, TimeoutError):
             reason = f"it was not ready within {self.server.timeout_s:g} s"

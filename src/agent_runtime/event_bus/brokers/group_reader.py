@@ -13,6 +13,7 @@ from typing import Protocol
 from typing_extensions import override
 
 from agent_runtime.errors import StoreError
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.event_bus.brokers.broker import (
     MAX_BATCH,
     Broker,
@@ -125,13 +126,15 @@ class LeasedConsumer:
                 await self._log.release(self._group, self._owner)
 
     async def _run(self) -> None:
-        pause_s = 0.02
+        backoff = Backoff(0.02, min(MAX_PAUSE_S, self._lease_s / 3))
+        pauses = 0
         while True:
+            pause_s = backoff.pause_s(pauses + 1)
             try:
                 if await self._claim():
                     await self._commit()  # retries failed commits
                     await self._fetch()
-                    pause_s = 0.02
+                    pauses = 0
                     continue
             except StoreError as error:
                 LOG.warning(
@@ -142,7 +145,7 @@ class LeasedConsumer:
                 )
                 self._reset()
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_PAUSE_S, self._lease_s / 3)
+            pauses += 1
 
     async def _claim(self) -> bool:
         now = time.monotonic()

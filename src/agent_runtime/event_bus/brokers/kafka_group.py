@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
 
 from agent_runtime.errors import StoreError, StoreUnavailable
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.event_bus.brokers.broker import (
     Deliveries,
     Delivery,
@@ -24,7 +26,7 @@ from agent_runtime.event_bus.cloud_event import read_event
 from agent_runtime.event_bus.event_seal import EventSeal
 
 LOG = logging.getLogger("agent_runtime.events")
-MAX_PAUSE_S = 2.0
+_BACKOFF = Backoff(0.1, 2.0)
 SESSION_MS = 6000
 """Milliseconds until a silent consumer loses its partitions, the least that servers allow by
 default.
@@ -82,20 +84,17 @@ class KafkaGroupConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await cancel_and_wait(task)
 
     async def _run(self) -> None:
-        pause_s = 0.1
+        failures = 0
         while True:
+            started = time.monotonic()
             try:
                 await self._consume()
             except (StoreError, KafkaError, OSError) as error:
-                LOG.warning(
-                    "the group %s cannot be read, tried again in %.1f s: %s",
-                    self._group,
-                    pause_s,
-                    error,
-                )
+                LOG.warning("the group %s cannot be read, and is retried: %s", self._group, error)
             self._drop_partitions(list(self._acked_by_offset))
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, MAX_PAUSE_S)
+            # A connection that lasted had recovered from the failures before it.
+            failures = 1 if time.monotonic() - started > _BACKOFF.max_s else failures + 1
+            await asyncio.sleep(_BACKOFF.pause_s(failures))
 
     async def _apply_start_position(self) -> None:
         if self._start == "latest" and not self._is_start_applied:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Collection
 
 from agent_runtime.chunks import Chunk
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.errors.backoff import Backoff
 from agent_runtime.event_bus import EventBus
 from agent_runtime.monitoring.callback_event import call_event
 from agent_runtime.orchestration.failures import RETRY_CLASSES, failure_class
@@ -51,8 +51,7 @@ class RetryMiddleware(Middleware):
                 f"unknown retry_on {sorted(unknown)}; known: transient, {', '.join(RETRY_CLASSES)}"
             )
         self._attempts = attempts
-        self._backoff_s = backoff_s
-        self._max_backoff_s = max_backoff_s
+        self._backoff = Backoff(backoff_s, max_backoff_s, jitter=1.0)
         self._bus = bus
         self._retryable_classes = (
             frozenset(RETRY_CLASSES) if "transient" in retry_on else frozenset(retry_on)
@@ -101,8 +100,8 @@ class RetryMiddleware(Middleware):
             return None
         provider_wait_s = retry_after_s(error)
         if provider_wait_s is not None:
-            return provider_wait_s if provider_wait_s <= self._max_backoff_s else None
-        return random.uniform(0, min(self._backoff_s * 2 ** (attempt - 1), self._max_backoff_s))  # noqa: S311
+            return provider_wait_s if provider_wait_s <= self._backoff.max_s else None
+        return self._backoff.pause_s(attempt)
 
     @staticmethod
     def _retry_context(context: AgentContext, *, has_emitted: bool) -> AgentContext | None:

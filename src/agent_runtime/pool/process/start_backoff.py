@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agent_runtime.errors import InstanceStartFailed
+from agent_runtime.errors.backoff import Backoff
 
-MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 30.0
+_BACKOFF = Backoff(0.1, MAX_BACKOFF_S)
 MAX_FAILURES = 5
 """Failed starts in a row after which calls get the error at once, until the backoff has passed."""
 
@@ -42,7 +43,7 @@ class StartLimiter:
         """Count a failure; return the seconds until the next attempt, or None to report it."""
         self.failures += 1
         failure_count = self._failure_counts[agent] = self._failure_counts.get(agent, 0) + 1
-        wait_s = min(MIN_BACKOFF_S * 2 ** (failure_count - 1), MAX_BACKOFF_S)
+        wait_s = _BACKOFF.pause_s(failure_count)
         self._retry_monotonic[agent] = time.monotonic() + wait_s
         self.last_error[agent] = error
         return None if failure_count >= MAX_FAILURES else wait_s
