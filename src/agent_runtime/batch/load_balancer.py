@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from agent_runtime.batch.backends import Backend
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.storage.fair_waiters import FairWaiters
 
 Strategy: TypeAlias = Literal["least_busy", "round_robin", "weighted"]
 
@@ -49,7 +48,7 @@ class LoadBalancer:
         self.backend_slots = [BackendSlot(backend) for backend in backends]
         self._strategy = strategy
         self._next_index = 0
-        self._waiters: deque[asyncio.Future[BackendSlot]] = deque()
+        self._waiters: FairWaiters[BackendSlot] = FairWaiters(self.release)
 
     @property
     def capacity(self) -> int | None:
@@ -98,19 +97,9 @@ class LoadBalancer:
         """
         if (slot := self.acquire_nowait()) is not None:
             return slot
-        slot_future: asyncio.Future[BackendSlot] = asyncio.get_running_loop().create_future()
-        self._waiters.append(slot_future)
-        try:
-            return await slot_future
-        except asyncio.CancelledError:
-            if slot_future.done() and not slot_future.cancelled():
-                self.release(slot_future.result())
-            raise
+        return await self._waiters.wait()
 
     def release(self, slot: BackendSlot) -> None:
         """Release a task's slot to the longest waiter."""
-        while self._waiters:
-            if not (slot_future := self._waiters.popleft()).done():
-                slot_future.set_result(slot)
-                return
-        slot.running_tasks -= 1
+        if not self._waiters.hand_over(slot):
+            slot.running_tasks -= 1

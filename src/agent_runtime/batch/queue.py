@@ -13,6 +13,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from agent_runtime.errors import QueueFull
 from agent_runtime.pool.task import TaskPriority
+from agent_runtime.storage.fair_waiters import FairWaiters
 
 PRIORITY_LEVELS = len(TaskPriority)
 LIFO_STARVATION_PERIODS = 2 * PRIORITY_LEVELS
@@ -68,8 +69,9 @@ class TaskQueue(Generic[Q]):
         self.reserved = 0
         self._throttled_until: dict[str, float] = {}
         self._running: Counter[str] = Counter()
-        self._getters: deque[asyncio.Future[None]] = deque()
-        self._putters: deque[asyncio.Future[None]] = deque()
+        # A wake-up that a cancelled task did not receive belongs to the next one.
+        self._getters: FairWaiters[None] = FairWaiters(lambda _: self._getters.hand_over(None))
+        self._putters: FairWaiters[None] = FairWaiters(lambda _: self._putters.hand_over(None))
         self.paused = False
         self._closed = False
 
@@ -100,14 +102,7 @@ class TaskQueue(Generic[Q]):
         Use the reservation by `put`, or end it by `cancel_reservation`.
         """
         while self._task_count + self.reserved >= self.size and not self._closed:
-            putter = asyncio.get_running_loop().create_future()
-            self._putters.append(putter)
-            try:
-                await putter
-            except asyncio.CancelledError:
-                if putter.done() and not putter.cancelled():
-                    _wake_one(self._putters)
-                raise
+            await self._putters.wait()
         self.reserved += 1
 
     def reserve_nowait(self) -> None:
@@ -119,7 +114,7 @@ class TaskQueue(Generic[Q]):
     def cancel_reservation(self) -> None:
         """Release reserved room."""
         self.reserved -= 1
-        _wake_one(self._putters)
+        self._putters.hand_over(None)
 
     def put(self, task: Q) -> None:
         """Add a task on a reservation."""
@@ -133,7 +128,7 @@ class TaskQueue(Generic[Q]):
             lines = self._lines_by_agent[task.agent] = [deque() for _ in range(PRIORITY_LEVELS)]
         lines[task.priority].append(task)
         self._task_count += 1
-        _wake_one(self._getters)
+        self._getters.hand_over(None)
 
     # -- workers
 
@@ -166,7 +161,7 @@ class TaskQueue(Generic[Q]):
             del self._lines_by_agent[best_agent]
         self._running[best_agent] += 1
         if self._putters:
-            _wake_one(self._putters)
+            self._putters.hand_over(None)
         return task
 
     def _pop(self, line: deque[Q], now: float) -> Q:
@@ -186,21 +181,14 @@ class TaskQueue(Generic[Q]):
         while not self._closed and not stop_when():
             if (task := self.get_nowait()) is not None:
                 return task
-            getter = asyncio.get_running_loop().create_future()
-            self._getters.append(getter)
-            try:
-                await getter
-            except asyncio.CancelledError:
-                if getter.done() and not getter.cancelled():
-                    _wake_one(self._getters)
-                raise
+            await self._getters.wait()
         return None
 
     def task_done(self, task: Q) -> None:
         """Mark a task as run, so that its agent may run another one."""
         self._running[task.agent] -= 1
         if task.agent in self._limits:
-            _wake_one(self._getters)
+            self._getters.hand_over(None)
 
     def throttle(self, agent: str, wait_s: float) -> None:
         """Hold back an agent's tasks for `wait_s` seconds, after a refusal with a retry time."""
@@ -216,27 +204,14 @@ class TaskQueue(Generic[Q]):
     def resume(self) -> None:
         """Resume handing out tasks."""
         self.paused = False
-        self._wake_all(self._getters)
+        self._getters.hand_over_to_all(None)
 
     def wake(self) -> None:
         """Wake all getters."""
-        self._wake_all(self._getters)
+        self._getters.hand_over_to_all(None)
 
     def close(self) -> None:
         """Close the queue: getters receive None, now and later, and waiting producers continue."""
         self._closed = True
-        self._wake_all(self._getters)
-        self._wake_all(self._putters)
-
-    @staticmethod
-    def _wake_all(waiters: deque[asyncio.Future[None]]) -> None:
-        for _ in range(len(waiters)):
-            _wake_one(waiters)
-
-
-def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:
-    while waiters:
-        future = waiters.popleft()
-        if not future.done():
-            future.set_result(None)
-            return
+        self._getters.hand_over_to_all(None)
+        self._putters.hand_over_to_all(None)

@@ -80,9 +80,9 @@ MUTANTS = [
         "a woken worker keeps its turn",
         "test_queue.py -k passes_its_turn",
         Change(
-            "batch.queue:TaskQueue.get",
-            "if getter.done() and (not getter.cancelled()):\n    _wake_one(self._getters)",
-            "pass",
+            "batch.queue:TaskQueue.__init__",
+            "FairWaiters(lambda _: self._getters.hand_over(None))",
+            "FairWaiters(lambda _: None)",
         ),
     ),
     Mutant(

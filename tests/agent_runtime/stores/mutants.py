@@ -4,6 +4,24 @@ from tests.mutants import Change, Mutant
 
 MUTANTS = [
     Mutant(
+        "a cancelled waiter keeps its value",
+        "test_fair_waiters.py -k passes_its_value",
+        Change(
+            "storage.fair_waiters:receive",
+            "on_undelivered(future.result())",
+            "pass",
+        ),
+    ),
+    Mutant(
+        "the newest waiter goes first",
+        "test_fair_waiters.py -k Handover",
+        Change(
+            "storage.fair_waiters:FairWaiters.hand_over",
+            "self._futures.popleft().set_result(value)",
+            "self._futures.pop().set_result(value)",
+        ),
+    ),
+    Mutant(
         "a newer file is opened",
         "test_versions.py -k newer",
         Change(

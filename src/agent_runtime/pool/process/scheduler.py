@@ -18,6 +18,7 @@ from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
 from agent_runtime.pool.process.instance_worker import InstanceWorker
 from agent_runtime.pool.process.start_backoff import StartLimiter
 from agent_runtime.pool.process.wait_queue import Waiter, WaitQueue
+from agent_runtime.storage.fair_waiters import receive
 
 if TYPE_CHECKING:
     from agent_runtime.pool.config import PoolConfig
@@ -90,17 +91,7 @@ class InstanceScheduler:
         waiter = self.wait_queue.add(agent, instance_id, priority)
         try:
             self.reconcile()
-            return await waiter.future
-        except asyncio.CancelledError:
-            if (
-                waiter.future.done()
-                and not waiter.future.cancelled()
-                and waiter.future.exception() is None
-            ):
-                self.release(
-                    waiter.future.result()
-                )  # it was assigned at the moment of the cancellation
-            raise
+            return await receive(waiter.future, self.release)
         finally:
             self.wait_queue.remove(waiter)
 
