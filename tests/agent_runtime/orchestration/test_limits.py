@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +12,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from agent_runtime import (
     AgentContext,
@@ -144,7 +142,11 @@ async def test_a_limit_per_session_does_not_count_a_call_without_one(store: Limi
     assert [await passed(layer, call(session_id="s")) for _ in range(2)] == [True, False]
 
 
-async def test_a_hundred_of_six_hundred_at_once(store: LimitStore) -> None:
+async def test_a_hundred_of_six_hundred_at_once(
+    store: LimitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine the last answers take longer than a store may, which is another test's.
+    monkeypatch.setattr(fallback, "ANSWER_TIMEOUT_S", 30.0)
     layer = RateLimitMiddleware("100/minute", store.windows)
     assert sum(await asyncio.gather(*(passed(layer, call()) for _ in range(600)))) == 100
 
@@ -175,22 +177,20 @@ def test_no_window_has_more_than_its_amount_and_none_is_refused_that_fits(
     assert max((sum(t <= u < t + 5 for u in admitted) for t in admitted), default=0) <= amount
 
 
-def test_the_same_calls_pass_as_with_the_limits_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    import random
-    import time
-
+def test_calls_pass_as_by_a_look_at_all_times_before_them() -> None:
     rng = random.Random(7)  # noqa: S311
     now = [1_000_000.0]
-    monkeypatch.setattr(time, "time", lambda: now[0])
-    theirs = MovingWindowRateLimiter(MemoryStorage())
-    item = parse("7/10 seconds")
+    admitted: list[float] = []
     windows = MemorySlidingWindowStore(lambda: now[0])
     window = Window("k", 7, 10, "")
 
     async def run() -> None:
         for _ in range(2000):
             now[0] += rng.choice([0.1, 0.5, 3.0])
-            assert theirs.hit(item, "k") is ((await windows.acquire([window])).refused is None)
+            has_room = sum(now[0] - time < 10 for time in admitted) < 7
+            assert ((await windows.acquire([window])).refused is None) is has_room
+            if has_room:
+                admitted.append(now[0])
 
     asyncio.run(run())
 
