@@ -302,7 +302,7 @@ async def standstill() -> dict[str, Any]:
                 except StoreError:
                     refused += 1
                 slowest = max(slowest, time.monotonic() - started)
-            found = await manager.get_checkpoint("s")
+            found = await manager.checkpoints.get("s")
             assert found is not None
             kept = sum(m.type == "ai" for m in found.messages)
             assert kept >= answered

@@ -196,6 +196,6 @@ def test_a_bound_is_taken_from_the_environment_and_a_wrong_one_is_refused(
         with pytest.raises(ConfigurationError, match="MAX_YAML_BYTES is a whole number"):
             read_settings(dict(os.environ))
     with pytest.raises(
-        ConfigurationError, match="unknown bound AGENT_RUNTIME_MAX_YAML_BYTE: did you mean"
+        ConfigurationError, match="unknown limit AGENT_RUNTIME_MAX_YAML_BYTE: did you mean"
     ):
         read_settings({"AGENT_RUNTIME_MAX_YAML_BYTE": "100"})

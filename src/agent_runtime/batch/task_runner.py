@@ -163,7 +163,7 @@ class TaskRunner:
         if manager is None or (row.dispatch_count <= 1 and not row.generation):
             return
         try:
-            checkpoint = await manager.get_checkpoint(call.session_id, principal=principal)
+            checkpoint = await manager.checkpoints.get(call.session_id, principal=principal)
         except AgentRuntimeError:
             return
         if checkpoint is not None and checkpoint.messages:

@@ -226,9 +226,9 @@ def check_outputs(options: BatchOptions) -> None:
     for option, path in output_files:
         if (resolved_path := absolute_path(path)) in path_uses and resolved_path is not None:
             raise click.UsageError(
-                f"{option}: '{path}' {path_uses[resolved_path]}: give another file"
+                f"{option}: '{path}' {path_uses[resolved_path]}: use another one"
             )
-        path_uses[resolved_path] = "is where the results go"
+        path_uses[resolved_path] = "is the file of results"
     for option, path in output_files:
         if path == "-":
             continue

@@ -202,7 +202,7 @@ def _parse_arguments(text: str) -> dict[str, Any]:
 
 
 async def _pending_action(manager: SessionManager, session_id: str) -> str:
-    checkpoint = await manager.get_checkpoint(session_id)
+    checkpoint = await manager.checkpoints.get(session_id)
     messages = [] if checkpoint is None else checkpoint.messages
     calls = getattr(messages[-1], "tool_calls", []) if messages else []
     if len(calls) != 1:
@@ -217,7 +217,7 @@ async def _pending_action(manager: SessionManager, session_id: str) -> str:
 @click.pass_obj
 def fork(store: str | None, session_id: str, checkpoint: str | None, title: str | None) -> None:
     """Copy SESSION_ID into a new session, and print its id."""
-    echo(_with_manager(store, lambda m: m.fork_session(session_id, checkpoint, title=title)).id)
+    echo(_with_manager(store, lambda m: m.checkpoints.fork(session_id, checkpoint, title=title)).id)
 
 
 @sessions.command("import")
@@ -266,7 +266,7 @@ def export(store: str | None, session_id: str) -> None:
 
     async def read_export(manager: SessionManager) -> dict[str, Any]:
         session, checkpoint = await _session_and_checkpoint(manager, session_id)
-        history = await manager.history(session_id, limit=1000)
+        history = await manager.checkpoints.history(session_id, limit=1000)
         fields = ("id", "parent_id", "created_at", "step", "source", "run_id")
         checkpoints = [{name: getattr(c, name) for name in fields} for c in history]
         return {
@@ -278,7 +278,7 @@ def export(store: str | None, session_id: str) -> None:
 
 
 async def _session_and_checkpoint(manager: SessionManager, session_id: str) -> Any:
-    return await manager.get_session(session_id), await manager.get_checkpoint(session_id)
+    return await manager.get_session(session_id), await manager.checkpoints.get(session_id)
 
 
 def _session_document(session: Session, messages: list[BaseMessage]) -> dict[str, Any]:

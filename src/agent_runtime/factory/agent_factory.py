@@ -154,7 +154,7 @@ class AgentFactory(TemplateRegistry):
             metrics.watch_drops("events", lambda: self.callback_handler.dropped)
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
-            session_manager.bus = session_manager.bus or self.event_bus
+            session_manager.records.bus = session_manager.records.bus or self.event_bus
         self._agents_by_key: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
         self._build_locks: dict[AgentKey, RLock] = {}
         self.keys = AgentCacheKeys(self.registry, self.mcp_broker, self.get_template, max_agents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -33,11 +34,13 @@ class AgentRunnable(Runnable[Any, Any]):
 
     agent: Runnable[Any, Any]
 
+    @abstractmethod
     def _build_context(self, call: Any) -> AgentContext:
-        raise NotImplementedError
+        """Return the context of a call from its input."""
 
+    @abstractmethod
     async def _call(self, context: AgentContext) -> AgentResult:
-        raise NotImplementedError
+        """Run one call through the layers."""
 
     @property
     def text(self) -> AgentText:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -107,10 +107,6 @@ class RemoteCheckpointer(BaseCheckpointSaver[Any]):
         channel().call_blocking(
             "saver_writes", _checkpoint_config(config), list(writes), task_id, task_path
         )
-
-    def list(self, *args: Any, **kwargs: Any) -> Iterator[CheckpointTuple]:
-        """Raise NotImplementedError: callers of `list` are async."""
-        raise NotImplementedError("use alist")
 
 
 def _checkpoint_config(config: Mapping[str, Any]) -> dict[str, Any]:

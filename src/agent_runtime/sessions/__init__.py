@@ -1,4 +1,4 @@
-"""Conversations that survive: checkpointers, sessions, and the stores behind them."""
+"""Store conversations: sessions, their checkpoints, and LangGraph savers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SqliteCheckpointer,
     )
     from agent_runtime.checkpoints.redis_store import RedisStore
+    from agent_runtime.sessions.checkpoints import SessionCheckpoints
     from agent_runtime.sessions.manager import SessionManager
     from agent_runtime.sessions.session import (
         Session,
@@ -29,6 +30,7 @@ _EXPORTS = {
     "MemoryCheckpointer": "agent_runtime.checkpoints.checkpointer",
     "RedisCheckpointer": "agent_runtime.checkpoints.checkpointer",
     "SqliteCheckpointer": "agent_runtime.checkpoints.checkpointer",
+    "SessionCheckpoints": "agent_runtime.sessions.checkpoints",
     "SessionManager": "agent_runtime.sessions.manager",
     "RedisStore": "agent_runtime.checkpoints.redis_store",
     "Session": "agent_runtime.sessions.session",
@@ -45,6 +47,7 @@ __all__ = [
     "RedisStore",
     "Session",
     "SessionCheckpoint",
+    "SessionCheckpoints",
     "SessionManager",
     "SessionPage",
     "SessionStatus",

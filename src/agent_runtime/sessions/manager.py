@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from agent_runtime.checkpoints import upkeep
-from agent_runtime.checkpoints.backends.backend import Lease, SessionRow
+from agent_runtime.checkpoints.backends.backend import Lease
 from agent_runtime.checkpoints.checkpointer import Checkpointer, MemoryCheckpointer
 from agent_runtime.checkpoints.thread_ids import (
-    checked_name,
     decode_cursor,
     encode_cursor,
     thread_of,
 )
 from agent_runtime.errors import (
-    CheckpointCorrupt,
-    CheckpointVersion,
     ConfigurationError,
     InputInvalid,
-    SessionGone,
     SessionNotFound,
 )
 from agent_runtime.sessions.agent_record import check_agent
-from agent_runtime.sessions.history import DEFAULT_TENANT, SessionHistory
+from agent_runtime.sessions.checkpoints import SessionCheckpoints
 from agent_runtime.sessions.opening import open_checkpointer
+from agent_runtime.sessions.records import DEFAULT_TENANT, SessionRecords
 from agent_runtime.sessions.session import (
     ResumableAgent,
     Session,
     SessionPage,
     SessionStatus,
-    check_not_reserved,
     check_sizes,
     tenant_of,
 )
-from agent_runtime.sessions.session_shape import is_session
 from agent_runtime.sessions.turn import Turn
 from agent_runtime.sessions.turns import MultitaskStrategy, Turns
 from agent_runtime.storage.process_identity import lease_owner
-from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal, may_use
+from agent_runtime.types import ALL_SESSIONS, AgentResult, Principal
 
 
-class SessionManager(SessionHistory):
+class SessionManager:
     """Create, find, continue and delete sessions. One per store, shared by all agents and tasks.
 
     Every method takes the `principal` of the caller. A session of another tenant, or of another
@@ -69,8 +61,9 @@ class SessionManager(SessionHistory):
     ) -> None:
         self.checkpointer = checkpointer or MemoryCheckpointer()
         self._backend = self.checkpointer.records
-        self._default_ttl_s = default_ttl_s
+        self.records = SessionRecords(self.checkpointer, default_ttl_s)
         self.turns = Turns(self._backend, lease_s=lease_s, max_waiting=max_waiting)
+        self.checkpoints = SessionCheckpoints(self.records, self.turns)
         self.agent_of: Callable[[Session, Principal | None], ResumableAgent] | None = None
         """Makes a session's agent again, for a principal who may resume it; the factory sets it."""
 
@@ -111,7 +104,7 @@ class SessionManager(SessionHistory):
         The executor of its first turn records its agent. Raises SessionIdInvalid, InputInvalid when
         the id is taken, `user_id` is not the principal's own, or title or metadata are too large.
         """
-        return await self._create(
+        return await self.records.create(
             user_id,
             {},
             tenant,
@@ -122,50 +115,6 @@ class SessionManager(SessionHistory):
             ttl_s=ttl_s,
         )
 
-    async def _create(  # type: ignore[override]  # the general one names no keywords
-        self,
-        user_id: str | None,
-        agent: Mapping[str, Any],
-        tenant: str,
-        principal: Principal | None,
-        *,
-        session_id: str | None = None,
-        title: str = "",
-        metadata: Mapping[str, Any] | None = None,
-        ttl_s: float | None = None,
-    ) -> Session:
-        owner = principal.id if principal is not None else user_id or ""
-        if (
-            principal is not None
-            and user_id not in (None, owner)
-            and ALL_SESSIONS not in principal.scopes
-        ):
-            raise InputInvalid("a session is made for the one who asks", "user_id")
-        owner = user_id or owner
-        if ttl_s is not None and not ttl_s > 0:
-            raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
-        check_sizes(title, metadata)
-        check_not_reserved(session_id, principal)
-        now = time.time()
-        ttl_s = self._default_ttl_s if ttl_s is None else ttl_s
-        session = Session(
-            id=uuid.uuid4().hex if session_id is None else checked_name(session_id),
-            tenant=checked_name(tenant_of(principal, tenant), "tenant"),
-            user_id=owner,
-            agent=dict(agent),
-            title=title,
-            metadata=dict(metadata or {}),
-            created_at=now,
-            updated_at=now,
-            expires_at=None if ttl_s is None else now + ttl_s,
-            ttl_s=ttl_s,
-        )
-        if not await self._backend.acall("put_session", self._encode(session), None):
-            # Also for a deleted one: an id is not reused.
-            raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
-        self.publish("created", session, {"agent": session.agent, "title": title})
-        return session
-
     async def get_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> Session:
@@ -173,20 +122,7 @@ class SessionManager(SessionHistory):
 
         Raises SessionIdInvalid, SessionNotFound, or SessionGone when it was deleted or has expired.
         """
-        key = thread_of(tenant_of(principal, tenant), session_id)
-        return self._decode(await self._load_row(key, session_id, principal))
-
-    async def _load_row(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
-        row: SessionRow | None = await self._backend.acall("get_session", key)
-        if row is None or not may_use(principal, row.user):
-            raise SessionNotFound(session_id)
-        if row.deleted_reason:
-            raise SessionGone(
-                session_id, "deleted" if row.deleted_reason == "deleted" else "expired"
-            )
-        if row.expires_at is not None and row.expires_at <= time.time():
-            raise SessionGone(session_id, "expired")
-        return row
+        return await self.records.get(session_id, tenant=tenant, principal=principal)
 
     async def list_sessions(
         self,
@@ -213,7 +149,7 @@ class SessionManager(SessionHistory):
         unexpired = [r for r in rows[:limit] if r.expires_at is None or r.expires_at > time.time()]
         last = rows[limit - 1] if len(rows) > limit else None
         return SessionPage(
-            [s for r in unexpired if (s := self._try_decode(r))],
+            [s for r in unexpired if (s := self.records.try_decode(r))],
             None if last is None else encode_cursor(last),
         )
 
@@ -234,17 +170,13 @@ class SessionManager(SessionHistory):
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
         changes: dict[str, Any] = {} if title is None else {"title": title}
         changes |= {} if metadata is None else {"metadata": dict(metadata)}
-        return await self._update(session, lambda _: changes)
+        return await self.records.update(session, lambda _: changes)
 
     async def delete_session(
         self, session_id: str, *, tenant: str = DEFAULT_TENANT, principal: Principal | None = None
     ) -> None:
         """Delete the session with all stored data; its id stays taken. Raises as `get_session`."""
-        key = thread_of(tenant_of(principal, tenant), session_id)
-        while not await self._soft_delete(
-            await self._load_row(key, session_id, principal), "deleted"
-        ):
-            pass  # it was changed in between: read it again
+        await self.records.delete(session_id, tenant=tenant, principal=principal)
 
     async def cleanup_expired(self, limit: int = 1000) -> int:
         """Delete at most `limit` expired sessions without a running turn; return how many.
@@ -259,22 +191,11 @@ class SessionManager(SessionHistory):
                 "acquire", row.key, owner, self.turns.lease_s
             )
             if lease is not None:
-                was_deleted = await self._soft_delete(row, "expired")
+                was_deleted = await self.records.soft_delete(row, "expired")
                 deleted_count += was_deleted
                 if not was_deleted:  # it was used after we had read of it
                     await self._backend.acall("release", lease, lease.clean_shutdown)
         return deleted_count
-
-    async def _soft_delete(self, row: SessionRow, reason: str) -> bool:
-        tombstone = dataclasses.replace(row, data=b"", expires_at=None, deleted_reason=reason)
-        if not await self._backend.acall("put_session", tombstone, row):
-            return False
-        await self._backend.acall("seize", row.key)  # a turn that runs may write no more
-        await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
-        self.publish(
-            "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"reason": reason}
-        )
-        return True
 
     @asynccontextmanager
     async def turn(
@@ -309,7 +230,7 @@ class SessionManager(SessionHistory):
             if not create:
                 check_agent(session, agent or {})
             elif agent and not session.agent:
-                session = await self._update(session, lambda _: {"agent": dict(agent)})
+                session = await self.records.update(session, lambda _: {"agent": dict(agent)})
             yield Turn(session, turn_lease, self._backend, self.checkpointer.blobs)
 
     async def _create_for_turn(
@@ -321,7 +242,7 @@ class SessionManager(SessionHistory):
         principal: Principal | None,
     ) -> Session:
         try:
-            return await self._create(
+            return await self.records.create(
                 None, agent, tenant, principal, session_id=session_id, ttl_s=ttl_s
             )
         except InputInvalid:  # created concurrently; or another user's, which looks the same
@@ -332,7 +253,7 @@ class SessionManager(SessionHistory):
 
         Other changes of the session stay.
         """
-        return await self._update(
+        return await self.records.update(
             session, lambda now: {"status": status, "title": now.title or title}
         )
 
@@ -352,7 +273,7 @@ class SessionManager(SessionHistory):
         pending or `agent` is another one, Forbidden, and the errors of the call.
         """
         session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        if session.status == "idle" and not await self._is_interrupted(session):
+        if session.status == "idle" and not await self.checkpoints.is_interrupted(session):
             raise InputInvalid("this session has no pending decision", "decision")
         if principal is None and tenant != DEFAULT_TENANT:
             principal = Principal(session.user_id, tenant, frozenset({ALL_SESSIONS, "*"}))
@@ -365,44 +286,3 @@ class SessionManager(SessionHistory):
         if principal is not None:
             agent = agent.with_caller(principal=principal)
         return await agent.resume(session_id, decision)
-
-    async def _update(
-        self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
-    ) -> Session:
-        """Update the session's record with `changes` and renew its time to live."""
-        key = thread_of(session.tenant, session.id)
-        while True:
-            row: SessionRow | None = await self._backend.acall("get_session", key)
-            if row is None or row.deleted_reason:  # one that was deleted stays so
-                return session
-            current = self._decode(row)
-            now = time.time()
-            expires_at = None if current.ttl_s is None else now + current.ttl_s
-            new = dataclasses.replace(
-                current, updated_at=now, expires_at=expires_at, **changes(current)
-            )
-            if await self._backend.acall("put_session", self._encode(new), row):
-                return new
-
-    def _encode(self, session: Session) -> SessionRow:
-        key = thread_of(session.tenant, session.id)
-        data = self.checkpointer.blobs.encode(session.to_dict(), "session", key)
-        return SessionRow(
-            key, session.tenant, session.user_id, session.created_at, session.expires_at, data
-        )
-
-    def _decode(self, row: SessionRow) -> Session:
-        session = Session(
-            **self.checkpointer.blobs.decode_as(is_session, row.data, "session", row.key)
-        )
-        if (session.tenant, session.user_id) != (row.tenant, row.user):
-            raise CheckpointCorrupt(
-                row.key, "the record and its index name different owners", damaged=False
-            )
-        return session
-
-    def _try_decode(self, row: SessionRow) -> Session | None:
-        try:
-            return self._decode(row)
-        except (CheckpointCorrupt, CheckpointVersion):  # its own error appears on access by id
-            return None

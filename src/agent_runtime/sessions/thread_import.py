@@ -14,7 +14,7 @@ from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.checkpoints.thread_ids import thread_of
 from agent_runtime.errors import ConfigurationError, InputInvalid, MissingExtra
-from agent_runtime.sessions.history import DEFAULT_TENANT
+from agent_runtime.sessions.records import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver

@@ -207,7 +207,7 @@ async def test_what_runs_publish_keeps_to_the_schemas() -> None:
         ) as stream:
             _ = [text async for text in stream]
         assert factory.session_manager is not None
-        fork = await factory.session_manager.fork_session("s")
+        fork = await factory.session_manager.checkpoints.fork("s")
         await factory.session_manager.delete_session(fork.id)
         await agent.execute("x")
         await agent.execute("x")

@@ -73,8 +73,8 @@ async def test_no_id_tenant_or_user_is_a_pattern(manager: SessionManager) -> Non
         for operation in (
             manager.get_session,
             manager.delete_session,
-            manager.history,
-            manager.fork_session,
+            manager.checkpoints.history,
+            manager.checkpoints.fork,
         ):
             with pytest.raises((InputInvalid, SessionNotFound)):
                 await operation("a", principal=stranger)

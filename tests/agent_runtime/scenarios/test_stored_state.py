@@ -124,7 +124,7 @@ async def test_sessions_go_on(address: Any, is_redis: bool) -> None:
             await manager.get_session("deleted")
         result = await booker.execute(AgentContext("a fourth", session_id="three-turns"))
         assert [message.type for message in result.messages] == ["human", "ai"] * 4
-        assert len(await manager.history("three-turns")) > 4
+        assert len(await manager.checkpoints.history("three-turns")) > 4
         approved = await booker.resume("awaits-approval", "approve")
         assert [m.content for m in approved.messages if m.type == "tool"] == ["booked 1A"]
         cut = await slower.execute(AgentContext("hello", session_id="cut-in-a-tool"))

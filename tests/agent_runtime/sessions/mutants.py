@@ -294,7 +294,7 @@ MUTANTS = [
         "test_session_agent.py -k no_process",
         Change(
             "sessions.manager:SessionManager.resume_session",
-            "session.status == 'idle' and (not await self._is_interrupted(session))",
+            "session.status == 'idle' and (not await self.checkpoints.is_interrupted(session))",
             "False",
         ),
     ),
@@ -302,7 +302,7 @@ MUTANTS = [
         "a state is saved by anybody",
         "test_session_agent.py -k saved_state",
         Change(
-            "sessions.history:SessionHistory.save_checkpoint",
+            "sessions.checkpoints:SessionCheckpoints.save",
             "check_scope(principal, scope)",
             "pass",
         ),

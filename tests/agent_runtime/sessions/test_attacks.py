@@ -94,7 +94,7 @@ async def test_a_run_that_was_told_to_stop_before_a_node_is_not_taken_for_ended(
 async def test_saving_by_hand_does_not_hide_a_crash(manager: SessionManager) -> None:
     agent = make(manager, pays_first, pay)
     await agent.execute(in_session("go", options={"interrupt_before": ["tools"]}))
-    await manager.save_checkpoint("s1", {"note": "x"})
+    await manager.checkpoints.save("s1", {"note": "x"})
     assert open_calls((await agent.execute(in_session("again"))).messages) == 0
 
 
@@ -240,7 +240,7 @@ async def test_a_turn_does_not_wait_for_itself(manager: SessionManager) -> None:
     async def again() -> str:
         """Call the session that this turn is of."""
         with pytest.raises(SessionBusy, match="this turn already holds"):
-            await manager.save_checkpoint("s1", {"x": 1})
+            await manager.checkpoints.save("s1", {"x": 1})
         return "refused"
 
     script = lambda m: say("end") if m[-1].type == "tool" else say("", ("again", {}))  # noqa: E731
@@ -276,9 +276,9 @@ async def test_a_fork_that_fails_leaves_nothing_and_one_of_an_open_turn_is_repai
     agent = make(manager, pays_first, pay)
     await agent.execute(in_session("go", options={"interrupt_before": ["tools"]}))
     with pytest.raises(InputInvalid, match="no checkpoint"):
-        await manager.fork_session("s1", "nope")
+        await manager.checkpoints.fork("s1", "nope")
     assert len((await manager.list_sessions()).sessions) == 1
-    fork = await manager.fork_session("s1")
+    fork = await manager.checkpoints.fork("s1")
     assert open_calls((await agent.execute(in_session("again", fork.id))).messages) == 0
 
 

@@ -101,7 +101,7 @@ async def test_a_session_remembers_and_a_call_without_one_leaves_nothing(
     assert len((await manager.list_sessions()).sessions) == 1
     session = await manager.get_session("s1")
     assert (session.status, session.title, session.agent["template"]) == ("idle", "hi", "t")
-    checkpoint = await manager.get_checkpoint("s1")
+    checkpoint = await manager.checkpoints.get("s1")
     assert checkpoint is not None
     assert [m.type for m in checkpoint.messages] == ["human", "ai"] * 3
 
@@ -162,7 +162,7 @@ async def _decided(
     result = await manager.resume_session(name, decision)
     assert (result.status, EFFECTS) == ("completed", effects)
     assert answer in result.output
-    with pytest.raises(InputInvalid, match="nothing waits"):
+    with pytest.raises(InputInvalid, match="no pending decision"):
         await manager.resume_session(name, "approve")
 
 
@@ -426,20 +426,20 @@ async def test_sessions_are_listed_forked_deleted_and_expire(manager: SessionMan
     assert [s.id for s in page.sessions] == ["s4", "s3"]
     rest = await manager.list_sessions(limit=10, cursor=page.cursor)
     assert ([s.id for s in rest.sessions], rest.cursor) == (["s2", "s1", "s0"], None)
-    fork = await manager.fork_session("s0", title="another way")
+    fork = await manager.checkpoints.fork("s0", title="another way")
     assert (await agent.execute(in_session("hi", fork.id))).output == "2"
     assert (await agent.execute(in_session("hi", "s0"))).output == "2"
-    first = (await manager.history("s0"))[-1]
+    first = (await manager.checkpoints.history("s0"))[-1]
     assert (first.step, first.source) == (-1, "input")
-    early = next(c for c in await manager.history("s0") if len(c.messages) == 2)
-    branch = await manager.fork_session("s0", early.id)
+    early = next(c for c in await manager.checkpoints.history("s0") if len(c.messages) == 2)
+    branch = await manager.checkpoints.fork("s0", early.id)
     assert (await agent.execute(in_session("hi", branch.id))).output == "2"
     await manager.delete_session("s0")
     for method in (
         manager.get_session,
-        manager.history,
+        manager.checkpoints.history,
         manager.delete_session,
-        manager.fork_session,
+        manager.checkpoints.fork,
     ):
         with pytest.raises(SessionGone, match="deleted"):
             await method("s0")
@@ -462,11 +462,11 @@ async def test_states_can_be_saved_by_hand(manager: SessionManager) -> None:
         AIMessage("two", id="2"),
         HumanMessage("three", id="3"),
     ]
-    checkpoint_id = await manager.save_checkpoint(session.id, {"messages": messages})
-    found = await manager.get_checkpoint(session.id)
+    checkpoint_id = await manager.checkpoints.save(session.id, {"messages": messages})
+    found = await manager.checkpoints.get(session.id)
     assert found is not None
     assert (found.id, found.messages) == (checkpoint_id, messages)
-    assert await manager.get_checkpoint(session.id, "1f000000-0000-6000-8000-000000000000") is None
+    assert await manager.checkpoints.get(session.id, "1f000000-0000-6000-8000-000000000000") is None
     result = await make(manager, count_humans).execute(in_session("four", session.id))
     assert result.output == "3"
 

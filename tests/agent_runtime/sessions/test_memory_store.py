@@ -104,7 +104,7 @@ async def test_an_agent_remembers_beyond_its_sessions(store: BaseStore) -> None:
 
 def test_a_memory_has_to_be_a_store_and_known() -> None:
     factory = AgentFactory()
-    with pytest.raises(ConfigurationError, match="no LangGraph store"):
+    with pytest.raises(ConfigurationError, match="not a LangGraph store"):
         factory.register_memory("m", {})  # type: ignore[arg-type]
     with pytest.raises(TemplateError, match="unknown memory 'm'"):
         factory.create_from_template("writer", memory="m")

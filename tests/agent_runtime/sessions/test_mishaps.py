@@ -168,7 +168,7 @@ async def test_nothing_of_a_tool_is_kept_after_its_session_was_deleted(
 async def test_changes_of_a_record_at_the_same_time_are_all_kept(manager: SessionManager) -> None:
     session = await manager.create_session(session_id="s")
     async with held_elsewhere(manager, "s"):
-        saving = asyncio.create_task(manager.save_checkpoint("s", {"messages": []}))
+        saving = asyncio.create_task(manager.checkpoints.save("s", {"messages": []}))
         await asyncio.sleep(0.01)
         await asyncio.gather(
             manager.update_session("s", title="T"), manager.update_session("s", metadata={"a": 1})

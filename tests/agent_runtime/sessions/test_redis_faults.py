@@ -52,7 +52,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_tur
     async with server_and_manager(tmp_path) as (server, manager):
         for number in range(20):
             await manager.create_session("ada", session_id=f"s{number}")
-            await manager.save_checkpoint(
+            await manager.checkpoints.save(
                 f"s{number}", {"messages": [HumanMessage(str(number), id="1")]}
             )
         server._process.kill()
@@ -61,7 +61,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_tur
             await manager.get_session("s0")
         restart(server)
         for number in range(20):
-            found = await manager.get_checkpoint(f"s{number}")
+            found = await manager.checkpoints.get(f"s{number}")
             assert found is not None
             assert found.messages[0].text == str(number)
 

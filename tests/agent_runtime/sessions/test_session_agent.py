@@ -174,10 +174,10 @@ async def test_a_saved_state_needs_the_scope_of_commands(factory: AgentFactory) 
     caller = Principal("ada", "a", frozenset({"run:*", "resume:*"}))
     await careful(factory).with_caller(principal=ME).execute(AgentContext("hello", session_id="s"))
     with pytest.raises(Forbidden) as refused:
-        await manager.save_checkpoint("s", {"messages": []}, principal=caller)
+        await manager.checkpoints.save("s", {"messages": []}, principal=caller)
     assert refused.value.scope == "command:careful"
     allowed = Principal("ada", "a", frozenset({"command:careful"}))
-    assert await manager.save_checkpoint("s", {"messages": []}, principal=allowed)
+    assert await manager.checkpoints.save("s", {"messages": []}, principal=allowed)
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ async def test_a_sealed_conversation_goes_on_is_read_and_is_forked(shop: Shop) -
     for _ in range(3):
         assert (await shop.call("free", "hi")).output == "done"
     async with SessionManager.from_url(f"sqlite:{shop.file}", mac_key=KEY) as manager:
-        fork = await manager.fork_session("s1")
+        fork = await manager.checkpoints.fork("s1")
         for name in ("s1", fork.id):
-            checkpoint = await manager.get_checkpoint(name)
+            checkpoint = await manager.checkpoints.get(name)
             assert checkpoint is not None
             assert len(checkpoint.messages) == 6

@@ -84,8 +84,8 @@ class Tenants(RuleBasedStateMachine):
         who = WHO[tenant]
         for call in (
             self.manager.get_session(name, principal=who),
-            self.manager.get_checkpoint(name, principal=who),
-            self.manager.history(name, principal=who),
+            self.manager.checkpoints.get(name, principal=who),
+            self.manager.checkpoints.history(name, principal=who),
             self.manager.update_session(name, title=CANARY[tenant], principal=who),
         ):
             self.expect(tenant, name, self.ask(tenant, call))
@@ -93,7 +93,7 @@ class Tenants(RuleBasedStateMachine):
     @rule(tenant=tenants, number=numbers)
     def write(self, tenant: str, number: int) -> None:
         values = {"messages": [HumanMessage(CANARY[tenant], id="x")]}
-        call = self.manager.save_checkpoint(f"s{number}", values, principal=WHO[tenant])
+        call = self.manager.checkpoints.save(f"s{number}", values, principal=WHO[tenant])
         answer = self.ask(tenant, call)
         self.expect(tenant, f"s{number}", answer)
         if isinstance(answer, str):
@@ -106,11 +106,11 @@ class Tenants(RuleBasedStateMachine):
         if self.checkpoints:
             owner, checkpoint_id = data.draw(st.sampled_from(self.checkpoints))
             found = self.ask(
-                tenant, self.manager.get_checkpoint(name, checkpoint_id, principal=who)
+                tenant, self.manager.checkpoints.get(name, checkpoint_id, principal=who)
             )
             if owner != tenant and name in self.alive[tenant]:
                 assert found is None
-            self.ask(tenant, self.manager.fork_session(name, checkpoint_id, principal=who))
+            self.ask(tenant, self.manager.checkpoints.fork(name, checkpoint_id, principal=who))
         if self.cursors:
             cursor = data.draw(st.sampled_from(self.cursors))
             self.ask(tenant, self.manager.list_sessions(cursor=cursor, limit=1, principal=who))

@@ -101,7 +101,7 @@ async def test_they_go_on_where_they_stood(kind: str, tmp_path: Path) -> None:
         ]
         answered = await agent.execute(AgentContext(Resume("this"), session_id="waits"))
         assert answered.output == "done: said this"
-        assert len(await manager.history("first-thread")) > 6
+        assert len(await manager.checkpoints.history("first-thread")) > 6
 
 
 async def test_a_thread_is_whole_or_not_there(tmp_path: Path) -> None:

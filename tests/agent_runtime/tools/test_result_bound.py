@@ -163,7 +163,7 @@ async def test_a_session_and_its_next_turn_hold_what_was_cut() -> None:
     limits = RunLimits(tool_result_bytes=1024)
     agent = AgentExecutor(graph, gated=True, limits=limits, pipeline=[SessionMiddleware(manager)])
     await agent.execute(AgentContext("go", session_id="s"))
-    checkpoint = await manager.get_checkpoint("s")
+    checkpoint = await manager.checkpoints.get("s")
     assert checkpoint is not None
     assert max(len(each.text) for each in checkpoint.messages) <= 1024
 

@@ -246,4 +246,4 @@ def test_review_counts() -> None:
     assert "cut 21" in issues
     assert "split" in issues
     assert "'very'" in issues
-    assert "'word' stands 30 times" in issues
+    assert "'word' appears 30 times" in issues

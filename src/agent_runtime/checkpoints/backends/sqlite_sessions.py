@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,12 +23,13 @@ _COLUMNS = "key, tenant, user, created_at, expires_at, data, gone"
 
 
 class SqliteSessions(SqliteFile):
-    """The part of SqliteRecords that is not about checkpoints."""
+    """Store leases, sessions and tool effects of SqliteCheckpointBackend."""
 
+    @abstractmethod
     def _check_writable(
         self, thread: str, fencing_token: FencingToken | None, ttl_s: float | None = None
     ) -> None:
-        raise NotImplementedError
+        """Raise StaleWriter unless the turn of the token may write to the thread."""
 
     def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
         with self._transaction() as db:

@@ -63,7 +63,7 @@ class SessionMiddleware(Middleware):
             ttl_s=self._ttl_s,
             principal=context.principal,
         ) as turn:
-            self.manager.publish(
+            self.manager.records.publish(
                 "turn_start", turn.session, {"waited_s": time.monotonic() - started}, context.run_id
             )
             try:
@@ -87,7 +87,7 @@ class SessionMiddleware(Middleware):
         return result
 
     async def _end_turn(self, turn: Turn, status: SessionStatus, context: AgentContext) -> None:
-        self.manager.publish("turn_end", turn.session, {"status": status}, context.run_id)
+        self.manager.records.publish("turn_end", turn.session, {"status": status}, context.run_id)
         text = context.input if isinstance(context.input, str) else ""
         end_task = asyncio.ensure_future(
             self.manager.end_turn(turn.session, status, text.strip()[:TITLE_CHARACTERS])

@@ -90,7 +90,7 @@ async def test_what_an_object_is_made_of_is_stored_too_and_its_session_can_be_sh
     agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
     result = await agent.execute(AgentContext("weather?", session_id="s"))
     assert result.structured_response == Weather.model_validate(NESTED)
-    checkpoint = await manager.get_checkpoint("s")
+    checkpoint = await manager.checkpoints.get("s")
     assert checkpoint is not None
     assert checkpoint.values["structured_response"] == Weather.model_validate(NESTED)
 

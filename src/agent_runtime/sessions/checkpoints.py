@@ -1,8 +1,8 @@
-"""The part of SessionManager about saved states: reading, writing and forking them."""
+"""Read, save and fork the checkpoints of sessions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -14,65 +14,26 @@ from agent_runtime.checkpoints import upkeep
 from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.checkpoints.operations import FENCING_TOKEN_KEY
 from agent_runtime.checkpoints.thread_ids import config_of, thread_of
-from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.sessions.records import DEFAULT_TENANT, SessionRecords
 from agent_runtime.sessions.session import Session, SessionCheckpoint
 from agent_runtime.types import Principal
 
 if TYPE_CHECKING:
-    from agent_runtime.checkpoints.checkpointer import Checkpointer
     from agent_runtime.sessions.turns import Turns
 
-DEFAULT_TENANT = "default"
 _INTERRUPT = "__interrupt__"
 """The channel that LangGraph writes questions to."""
 
 
-class SessionHistory:
-    """Read and fork the checkpoints of a session that the caller may use."""
+class SessionCheckpoints:
+    """Read, save and fork the checkpoints of sessions that the caller may use."""
 
-    checkpointer: Checkpointer
-    turns: Turns
-    bus: EventBus | None = None
-    """Receives the sessions' events; the factory sets it."""
+    def __init__(self, records: SessionRecords, turns: Turns) -> None:
+        self._records = records
+        self._checkpointer = records.checkpointer
+        self._turns = turns
 
-    async def get_session(
-        self, session_id: str, *, tenant: str, principal: Principal | None
-    ) -> Session:
-        """See SessionManager."""
-        raise NotImplementedError
-
-    async def _create(
-        self,
-        user_id: str | None,
-        agent: Mapping[str, Any],
-        tenant: str,
-        principal: Principal | None,
-        **options: Any,
-    ) -> Session:
-        raise NotImplementedError
-
-    async def delete_session(
-        self, session_id: str, *, tenant: str, principal: Principal | None
-    ) -> None:
-        """See SessionManager."""
-        raise NotImplementedError
-
-    def publish(
-        self, kind: str, session: Session, data: Mapping[str, Any], run_id: str | None = None
-    ) -> None:
-        """Publish an event of a session."""
-        if self.bus is not None:
-            owner = session.user_id or None
-            self.bus.publish(
-                Event(f"session.{kind}", data, run_id, session.id, owner, tenant=session.tenant)
-            )
-
-    async def _update(
-        self, session: Session, changes: Callable[[Session], Mapping[str, Any]]
-    ) -> Session:
-        raise NotImplementedError
-
-    async def get_checkpoint(
+    async def get(
         self,
         session_id: str,
         checkpoint_id: str | None = None,
@@ -82,10 +43,10 @@ class SessionHistory:
     ) -> SessionCheckpoint | None:
         """Return the latest saved state, or the one of that id; None without one.
 
-        Raises as `get_session`.
+        Raises as `SessionManager.get_session`.
         """
-        session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        checkpoint_tuple = await self.checkpointer.aget_tuple(self._config(session, checkpoint_id))
+        session = await self._records.get(session_id, tenant=tenant, principal=principal)
+        checkpoint_tuple = await self._checkpointer.aget_tuple(self._config(session, checkpoint_id))
         return None if checkpoint_tuple is None else _to_session_checkpoint(checkpoint_tuple)
 
     async def history(
@@ -99,14 +60,14 @@ class SessionHistory:
     ) -> list[SessionCheckpoint]:
         """Return saved states, newest first, from before the checkpoint `before`.
 
-        Raises as `get_session`.
+        Raises as `SessionManager.get_session`.
         """
-        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        session = await self._records.get(session_id, tenant=tenant, principal=principal)
         before_config = None if before is None else self._config(session, before)
-        listing = self.checkpointer.alist(self._config(session), before=before_config, limit=limit)
+        listing = self._checkpointer.alist(self._config(session), before=before_config, limit=limit)
         return [_to_session_checkpoint(checkpoint_tuple) async for checkpoint_tuple in listing]
 
-    async def save_checkpoint(
+    async def save(
         self,
         session_id: str,
         values: Mapping[str, Any],
@@ -118,19 +79,19 @@ class SessionHistory:
 
         Channels that are not named keep theirs. Waits for a running turn. Returns the checkpoint's
         id. A principal needs the scope `command:<template>`, because a state steers the agent;
-        raises Forbidden, and as `get_session`.
+        raises Forbidden, and as `SessionManager.get_session`.
         """
-        session = await self.get_session(session_id, tenant=tenant, principal=principal)
+        session = await self._records.get(session_id, tenant=tenant, principal=principal)
         scope = f"command:{session.agent.get('name') or '*'}"
         if principal is not None:
             check_scope(principal, scope)
         thread = thread_of(session.tenant, session.id)
-        async with self.turns.acquire(thread) as turn_lease:
-            latest = await self.checkpointer.aget_tuple(self._config(session))
+        async with self._turns.acquire(thread) as turn_lease:
+            latest = await self._checkpointer.aget_tuple(self._config(session))
             checkpoint = empty_checkpoint() if latest is None else latest.checkpoint
             versions = dict(checkpoint["channel_versions"])
             for channel in values:
-                versions[channel] = self.checkpointer.get_next_version(versions.get(channel), None)
+                versions[channel] = self._checkpointer.get_next_version(versions.get(channel), None)
             merged = {**checkpoint["channel_values"], **values}
             new_id = str(uuid6())
             checkpoint = {
@@ -144,13 +105,13 @@ class SessionHistory:
             )
             config["configurable"][FENCING_TOKEN_KEY] = FencingToken(turn_lease.lease.token)
             step = -1 if latest is None else latest.metadata.get("step", -1)
-            await self.checkpointer.aput(
+            await self._checkpointer.aput(
                 config, checkpoint, {"source": "update", "step": step + 1, "parents": {}}, {}
             )
-        await self._update(session, lambda _: {})
+        await self._records.update(session, lambda _: {})
         return new_id
 
-    async def fork_session(
+    async def fork(
         self,
         session_id: str,
         checkpoint_id: str | None = None,
@@ -161,10 +122,10 @@ class SessionHistory:
     ) -> Session:
         """Create a session with the history of this one, up to a checkpoint or whole.
 
-        Raises as `get_session`.
+        Raises as `SessionManager.get_session`.
         """
-        session = await self.get_session(session_id, tenant=tenant, principal=principal)
-        new = await self._create(
+        session = await self._records.get(session_id, tenant=tenant, principal=principal)
+        new = await self._records.create(
             session.user_id,
             session.agent,
             session.tenant,
@@ -176,25 +137,25 @@ class SessionHistory:
         source = thread_of(session.tenant, session.id)
         target = thread_of(new.tenant, new.id)
         try:
-            async with self.turns.acquire(source):  # not a turn that is half done
-                await self.checkpointer.arun(
-                    upkeep.copy_thread(self.checkpointer, source, target, checkpoint_id)
+            async with self._turns.acquire(source):  # not a turn that is half done
+                await self._checkpointer.arun(
+                    upkeep.copy_thread(self._checkpointer, source, target, checkpoint_id)
                 )
         except BaseException:
-            await self.delete_session(new.id, tenant=new.tenant, principal=None)
+            await self._records.delete(new.id, tenant=new.tenant)
             raise
-        async with self.turns.acquire(target) as turn_lease:
+        async with self._turns.acquire(target) as turn_lease:
             turn_lease.clean_shutdown = False  # its first turn looks whether a call was left open
         status = session.status if checkpoint_id is None else "failed"
-        self.publish("forked", new, {"from": session.id})
-        return await self._update(new, lambda _: {"status": status})
+        self._records.publish("forked", new, {"from": session.id})
+        return await self._records.update(new, lambda _: {"status": status})
 
-    async def _is_interrupted(self, session: Session) -> bool:
+    async def is_interrupted(self, session: Session) -> bool:
         """Return whether the last saved state waits for a decision.
 
         After a crash the record may be idle.
         """
-        saved = await self.checkpointer.aget_tuple(self._config(session))
+        saved = await self._checkpointer.aget_tuple(self._config(session))
         return saved is not None and any(
             channel == _INTERRUPT for _, channel, _ in saved.pending_writes or ()
         )
