@@ -51,7 +51,7 @@ class Backend(Protocol):
         """Run one attempt. Cancelling stops it. Raises as `AgentExecutor.execute`."""
 
     def forget(self, execution_id: str) -> None:
-        """Drop what is cached for an execution that no longer runs here."""
+        """Drop the cached agents of an execution that no longer runs here."""
 
 
 class AsyncioBackend(Backend):

@@ -41,7 +41,7 @@ class TaskIngestor:
     Args:
         execution: the execution; its agent runs the tasks that name none.
         mapping: maps a file's rows to tasks; by their columns' names by default.
-        rules: restricts what the caller may name.
+        rules: restricts the names that the caller may use.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ class HighestRates(NamedTuple):
     request: int = 0
 
     def rates_for(self, input_tokens: int) -> tuple[int, int]:
-        """Return the rates of input and output for an input of at most so many tokens."""
+        """Return the rates of input and output for an input of this length."""
         return self.rates[bisect.bisect_left(self.starts, input_tokens, lo=1) - 1]
 
 

@@ -44,7 +44,7 @@ class WorkerRun(Run):
         self.limits_loops = limits_loops
 
     def check_tool_calls(self, count: int) -> None:
-        """Raise Refused when a limit forbids so many tool calls; one is checked at its start."""
+        """Raise Refused when a limit forbids `count` tool calls; one is checked at its start."""
         if count > 1:
             self._request_permit("check_calls", next(_REQUEST_NUMBERS), count)
 

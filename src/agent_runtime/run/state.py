@@ -264,7 +264,7 @@ class Run:
         return ToolCall(self, name, args, call_id)
 
     def check_tool_calls(self, count: int) -> None:
-        """Raise Refused when a limit forbids so many tool calls, before any of them runs."""
+        """Raise Refused when a limit forbids `count` tool calls, before any of them runs."""
         with USAGE_LOCK:
             for run in self.ancestry:
                 limits = run.gate.limits
