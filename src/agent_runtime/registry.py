@@ -64,8 +64,7 @@ class Registry:
 
     Args:
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`; none by
-            default.
-            A reference runs the code of its module, so the application must list it.
+            default. A reference runs the code of its module, so the application must list it.
     """
 
     def __init__(self, allowed_refs: frozenset[str] = frozenset()) -> None:

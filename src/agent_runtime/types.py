@@ -111,8 +111,7 @@ class AgentContext:
 
     Args:
         input: a str, a message or list of messages, a PromptValue, the agent's input dict, a
-            LangGraph
-            `Command`, or None (continue from the checkpoint).
+            LangGraph `Command`, or None (continue from the checkpoint).
         run_id: a UUID string; a new one by default.
         session_id: the conversation (LangGraph's thread id), or None: then the call stores nothing.
         credentials: the caller's proof of identity. Secret: never in a repr, never stored.

@@ -215,8 +215,7 @@ class ApiKeys:
         Args:
             key_id: the key's id.
             with_successors: whether to revoke the keys it was rotated to as well. A thief may have
-                rotated
-                the key, so a key with a working successor requires an explicit choice.
+                rotated the key, so a key with a working successor requires an explicit choice.
 
         Raises KeyNotFound, and ConfigurationError when that choice is missing.
         """

@@ -29,8 +29,7 @@ class ParallelAgentExecutor(ExecutionSubmission):
         journal: stores everything: in memory by default; `open_journal("sqlite:FILE")` survives a
             crash.
         backends: run the tasks; by default the one that the settings name. They are opened and
-            closed
-            here.
+            closed here.
         dead_letters: receives tasks that repeatedly end their workers.
         principal, credentials: the caller; credentials are never stored.
     """

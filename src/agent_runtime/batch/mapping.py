@@ -23,12 +23,10 @@ class InputMapping:
     Args:
         fields: the task's fields by column: `{"input": "Classify: {text}", "id": "{ticket}",
             "inputs.language": "{lang}", "metadata.customer": "{customer}"}`. `{{` is a brace. A
-                field
-            that is exactly one column (`"{rows}"`) takes its value unchanged.
+            field that is exactly one column (`"{rows}"`) takes its value unchanged.
         agent: the agent of rows that name none.
         properties: the template's inputs (JSON Schema), so that text from a CSV becomes a number
-            where
-            the schema requires one.
+            where the schema requires one.
 
     Raises ConfigurationError for a field that a task does not have.
     """

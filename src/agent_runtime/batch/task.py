@@ -27,8 +27,7 @@ class BatchTask:
 
     Args:
         input: as for `AgentExecutor.execute`: text, a list of messages as maps, or the agent's
-            input
-            map.
+            input map.
         agent: a template's name or path; the batch's own agent when it is empty.
         id: unique within the batch; by default from its position: `t1`, `t2`, ...
         inputs: the template's parameters.

@@ -31,8 +31,7 @@ class Budget:
 
     Args:
         scope: `run` (one call with everything inside it), `session`, `user`, `tenant`, `template`
-            or
-            `global`. Each user, tenant, ... has an account of its own.
+            or `global`. Each user, tenant, ... has an account of its own.
         usd: above 0 and finite; exact to a millionth.
         tokens: at least 1.
         per: `hour`, `day` or `month` (UTC), or `total`; a run has no period.

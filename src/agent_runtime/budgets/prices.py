@@ -139,12 +139,10 @@ class PriceTable:
 
     Args:
         custom_prices: prices that precede the table's: `{"openai:gpt-5-mini": {"input": 0.25,
-            "output":
-            2}}`, in USD for a million tokens; further kinds are cache_read, cache_write,
+            "output": 2}}`, in USD for a million tokens; further kinds are cache_read, cache_write,
             cache_write_1h, input_audio, input_image, output_audio, output_image and reasoning, and
             request, in USD for each call. `"free"` instead of a map: costs nothing. `provider:*` is
-                any
-            model.
+            any model.
         clock: Unix seconds, for prices that depend on the date and the hour.
     """
 

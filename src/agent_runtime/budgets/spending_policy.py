@@ -17,14 +17,12 @@ class SpendingPolicy:
         on_exhausted: `stop` raises BudgetExceeded; `pause` ends a call that has a session as
             interrupted: resume it after the budget was raised.
         unknown_price: `refuse` a model of unknown price when the call has a budget in USD, or
-            `allow`
-            it.
+            `allow` it.
         max_output_tokens: reserved for, and sent as the limit of, a model call without a limit.
         min_output_tokens: a model call that cannot afford so much output is refused.
         slab_calls: how many model calls one reservation covers.
         hold_ttl_s: seconds after which a reservation that was never settled is charged at its
-            estimate:
-            longer than a model call takes.
+            estimate: longer than a model call takes.
         input_bound: the most tokens that a request's messages and arguments can have; by default a
             third of its bytes.
 

@@ -33,8 +33,8 @@ COMPLETE_VAR = "_AGENT_RUNTIME_COMPLETE"
 def cli() -> None:
     """Run agents from YAML templates, behind one pipeline of limits, retries and logging.
 
-    Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found,
-    5 timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
+    Exit codes: 0 ok, 1 the run failed, 2 usage, 3 configuration or template invalid, 4 not found, 5
+    timeout, 6 refused by a limit or a budget, 7 interrupted (a person is awaited), 130 Ctrl-C.
     """
     from agent_runtime.secrets.redaction import SECRETS
 

@@ -52,8 +52,8 @@ def state_folder() -> Path:
 def open_sessions(store: str | None = None) -> SessionManager:
     """Open the sessions: `store`, or `AGENT_RUNTIME_SESSIONS`, or SQLite in the state directory.
 
-    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals stored data. Raises
-    ConfigurationError, StoreUnavailable.
+    `AGENT_RUNTIME_SESSION_KEY` (32 to 64 characters) seals stored data. Raises ConfigurationError,
+    StoreUnavailable.
     """
     from agent_runtime.sessions import SessionManager
 

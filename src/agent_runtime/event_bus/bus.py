@@ -212,22 +212,18 @@ class EventBus:
             run_id: only events of this run of `tenant`.
             tenant: only events of this tenant; with a session or run it is `default` unless set.
             principal: the subscriber: only events of their tenant, and of their own calls and
-                sessions
-                unless they have the scope `sessions:all`. None is the application's own code.
+                sessions unless they have the scope `sessions:all`. None is the application's own
+                code.
             after: start with the retained events of the session or run after this `seq`, or after
-                the event
-                of this `id`, without loss or repetition; a `bus.gap` first when some are not
-                    retained any
-                more. A number of another bus (before a restart) gives a `bus.gap` and all that is
-                    retained,
-                until the new count has passed it; an id is always recognised.
+                the event of this `id`, without loss or repetition; a `bus.gap` first when some are
+                not retained any more. A number of another bus (before a restart) gives a `bus.gap`
+                and all that is retained, until the new count has passed it; an id is always
+                recognised.
             buffer: the most events that wait for this subscriber.
             policy: for an event without room: `drop_oldest` makes room, `drop_newest` loses it,
-                `block`
-                lets `apublish` wait (and loses it where a plain `publish` cannot).
+                `block` lets `apublish` wait (and loses it where a plain `publish` cannot).
             handler: called with every event: an async function on this loop, a plain one in a
-                thread of its
-                own.
+                thread of its own.
             name: of the handler, in logs.
         """
         if buffer < 1:

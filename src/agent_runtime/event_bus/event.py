@@ -53,13 +53,11 @@ class Event(_EventFields):
             name.
         occurred_at: Unix wall-clock seconds.
         source: the bus that published it; stamped by `EventBus.publish`, as `seq`, `cause` and
-            `depth`
-            are.
+            `depth` are.
         seq: its number in its stream, from 1, without gaps; 0 before it is published.
         cause: the id of the causing event, or None; `depth` is the length of that chain.
         own_id: a predefined id (a webhook's delivery); otherwise `id` consists of source, stream
-            and
-            seq.
+            and seq.
     """
 
     __slots__ = ()

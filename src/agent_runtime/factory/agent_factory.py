@@ -63,8 +63,7 @@ class AgentFactory(TemplateRegistry):
             default.
         event_bus: receives events; a new one by default.
         callback_handler: stores the events of every run; by default the last 1,000, published on
-            the
-            bus.
+            the bus.
         pipeline: layers for every template without its own: names, or `Middleware` instances.
         session_manager: stores conversations: a call with a `session_id` continues that session.
         checkpointer: a LangGraph saver of your own instead. A `session_id` is then its thread id,
@@ -74,8 +73,7 @@ class AgentFactory(TemplateRegistry):
         budgets: of every call of every agent of this factory, beside those of its template.
         prices: the prices of models; the public table by default.
         authenticators: authenticate callers by their credentials; with any, a call without a
-            principal
-            is refused.
+            principal is refused.
         rate_limits: of every agent of this factory: RateLimit, or text such as `60/minute per
             user`.
         concurrency: how many calls run at once, of every agent of this factory.
@@ -83,13 +81,11 @@ class AgentFactory(TemplateRegistry):
         metrics: counts all runs, and their layers.
         mcp_pool: holds the sessions of MCP servers; a new one by default.
         allowed_refs: the exact `pkg.mod:obj` entries that templates may name by `ref`. With
-            `registry`,
-            set it there.
+            `registry`, set it there.
         templates: the trust in their authors. `trusted`: they may run programs and read files here,
-            as
-            the application's own developers. `confined`, or a `Confinement` with lists: their
-                templates
-            start no program and reach no address, variable, secret or folder outside the lists.
+            as the application's own developers. `confined`, or a `Confinement` with lists: their
+            templates start no program and reach no address, variable, secret or folder outside the
+            lists.
         max_agents: the size of the cache of compiled agents, least recently used first out.
     """
 

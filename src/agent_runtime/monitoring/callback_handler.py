@@ -52,8 +52,7 @@ class AgentCallbackHandler(GraphCallbackHandler):
     Args:
         max_events: size of the ring.
         capture: the families to store: run, llm, token, tool, chain, interrupt. Tokens and chains
-            are
-            off by default: they are many, and each costs time on its path.
+            are off by default: they are many, and each costs time on its path.
         content: whether to store prompts, answers, tool arguments and results, which may be
             private.
         on_token: called with each streamed piece of model text, in the thread of the run.

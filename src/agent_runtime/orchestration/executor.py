@@ -72,8 +72,7 @@ class AgentExecutor(AgentRunnable):
         needs_session: the agent interrupts to ask a person, so a call without a session is refused.
         tools: the agent's, for display.
         durability: when a session's checkpoints are written: `sync` (before the next step), `async`
-            or
-            `exit`.
+            or `exit`.
         ref: how to build this agent again, stored in the records of its sessions.
         digest: the template's.
         on_layer: called with each layer's name and the seconds that it took itself, for each call.
@@ -173,8 +172,7 @@ class AgentExecutor(AgentRunnable):
 
         Args:
             call: the input (str, message or list of messages, PromptValue, the agent's input dict),
-                or an
-                `AgentContext` with further settings. Here and below.
+                or an `AgentContext` with further settings. Here and below.
 
         Raises CallError (or a subclass) with `run_id`, `usage` and `cost_usd` when the call fails;
         InputInvalid when the input is unusable. Cancelling stops the agent after every layer's

@@ -53,13 +53,11 @@ class LocalAgent:
         idle_timeout_s: the longest silence of the agent, in seconds. A unary call streams inside to
             detect it.
         gated: whether every model of the agent is gated; if not, model and tool calls are taken
-            from
-            callbacks.
+            from callbacks.
         hold_text: emit messages only at the end, because a middleware may still change their text.
         needs_session: the agent interrupts, which requires a session.
         durability: when a session's checkpoints are written: `sync` (before the next step), `async`
-            or
-            `exit`.
+            or `exit`.
         digest: the template's.
     """
 

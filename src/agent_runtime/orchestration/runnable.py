@@ -27,8 +27,8 @@ class AgentRunnable(Runnable[Any, Any]):
     """Implement `Runnable` by the executor's one path.
 
     It opens a root run, for tracing. `ainvoke` returns the agent's return value; `astream` yields
-    like the agent's `astream`, with LangGraph's modes, versions and defaults; as a step of a
-    chain the next step gets the final state. All pass through the layers. A failed call raises the
+    like the agent's `astream`, with LangGraph's modes, versions and defaults; as a step of a chain
+    the next step gets the final state. All pass through the layers. A failed call raises the
     original exception with a note of its cost. `configurable.thread_id` is the session id.
     """
 

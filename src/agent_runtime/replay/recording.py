@@ -78,8 +78,7 @@ async def read_recording(
         tenant: its tenant; required when runs of two tenants have this id, because callers choose
             it.
         principal: the reader: only runs of their tenant, and of their own unless they have the
-            scope
-            `sessions:all`.
+            scope `sessions:all`.
 
     Raises NotRecorded when the log lacks part of it or its contents, or it is not the principal's.
     """

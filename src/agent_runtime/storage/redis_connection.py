@@ -41,8 +41,8 @@ class RedisConnection:
         url: a StoreUrl, with `prefix`, `durable` and `timeout_s` as options.
         prefix: of every key; by default `agent_runtime`.
         durable: refuse a server that would lose acknowledged writes when it is killed (append-only
-            file
-            off). With False such a loss is reported as StoreUnavailable when it is noticed, once.
+            file off). With False such a loss is reported as StoreUnavailable when it is noticed,
+            once.
         timeout_s: for connecting and for each answer.
         max_connections: of each client; a caller waits `timeout_s` for a free one.
     """

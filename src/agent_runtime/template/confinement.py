@@ -31,8 +31,7 @@ class Confinement:
             mcp-server-time"`.
         environment: names of variables that a template may set for such a program.
         addresses: of models (`base_url`) and MCP servers (`url`). One that ends with `/` includes
-            all
-            addresses below it.
+            all addresses below it.
         accounts: addresses that may receive the application's own key of a provider, as `"openai at
             https://..."`.
         variables: of the environment, for `${VAR}` and `from_env`.
@@ -45,11 +44,9 @@ class Confinement:
         parameters: names that `params.extra` of a model may have.
         settings: `"unknown_price: allow"`, which lets a model without a price pass a budget in USD;
             `"pipeline"`, an order of layers that may leave out one of the application; `"patterns
-                in
-            inputs"` and `"patterns in response_format"`, regular expressions and references, which
-                may
-            make a check slow; `"limits of a model"`, which apply to the account and so to every
-                agent.
+            in inputs"` and `"patterns in response_format"`, regular expressions and references,
+            which may make a check slow; `"limits of a model"`, which apply to the account and so to
+            every agent.
         roots: folders that arguments and inputs of the format `path` may lead into, beside the
             template's own, and the `cwd` of a server, which may not be the template's own.
     """

@@ -43,10 +43,8 @@ class KafkaBroker(Broker):
 
     Args:
         url: `kafka://HOST:PORT`, several separated by commas. `?partitions=8` applies to a topic
-            that
-            does not exist yet, `?idempotent=no` to a server without idempotent producers: then a
-                lost
-            reply may duplicate events.
+            that does not exist yet, `?idempotent=no` to a server without idempotent producers: then
+            a lost reply may duplicate events.
         name: of the log: the topic is `agent_runtime.{name}`.
         timeout_s: for connecting and for each answer.
     """

@@ -51,8 +51,7 @@ class CostTrackingMiddleware(Middleware):
         ledger: stores accounts; in memory by default.
         budgets: of all calls through this layer.
         more_budgets: a template's own, in addition to those, never instead. Where both have a
-            budget
-            of one account, the smaller counts.
+            budget of one account, the smaller counts.
         spending: the spending policy.
         bus: receives `budget.warning` events.
         on_charge: called with charges to an account of the call: `RuntimeMetrics.on_charge`.
