@@ -25,7 +25,7 @@ SIZE_LIMITS = {
         256 * KIB, "A YAML file: a template, rules, settings of a pool or a batch."
     ),
     "template_files": SizeLimit(
-        100, "Files that one template is made of, each as often as it is named."
+        100, "Files of one template; one that is named several times counts each time."
     ),
     "skill_bytes": SizeLimit(1_000_000, "A file of a skill."),
     "pattern_bytes": SizeLimit(MIB, "Memory of one compiled pattern of a JSON Schema."),
@@ -50,7 +50,7 @@ SIZE_LIMITS = {
     "frame_bytes": SizeLimit(64 * MIB, "A message between a pool and an agent's process."),
     "control_bytes": SizeLimit(4 * MIB, "A request to a running pool."),
     "recorded_events": SizeLimit(100_000, "Events of a recorded run."),
-    "metric_series": SizeLimit(10_000, "Series of one metric."),
+    "metric_series": SizeLimit(10_000, "Series over all metrics."),
 }
 
 

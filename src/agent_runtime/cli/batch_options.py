@@ -161,8 +161,8 @@ _EXECUTION_OPTIONS = (
         "--max-cost",
         type=click.FloatRange(0, min_open=True),
         metavar="USD",
-        help="Budget of the whole: told beforehand from a few tasks, never overspent; pauses "
-        "when it is used up.",
+        help="Total budget, never overspent: forecast from a sample first; the batch pauses when "
+        "it is spent.",
     ),
     click.option(
         "--forecast", is_flag=True, help="Forecast the total cost from a sample of tasks."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def keys(context: click.Context, store: str | None) -> None:
-    """Create, list, revoke and rotate API keys."""
+    """Create, list, revoke, rotate and sign API keys."""
     context.obj = store
 
 

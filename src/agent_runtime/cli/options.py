@@ -90,7 +90,7 @@ def agent_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--session",
             metavar="ID",
-            help="Continue this conversation; a new one is created.",
+            help="Continue this conversation, or create it.",
         ),
         click.option(
             "--store",

@@ -122,7 +122,7 @@ def _problem_row(problem: Problem, level: str) -> dict[str, Any]:
 
 @click.group()
 def templates() -> None:
-    """List, show and start templates."""
+    """List, show and create templates."""
 
 
 @templates.command("list")
