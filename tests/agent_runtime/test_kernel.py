@@ -21,7 +21,7 @@ KERNEL = (
     "orchestration",
     "factory",
 )
-MAX_KERNEL_LINES = 15_300
+MAX_KERNEL_LINES = 15_100
 """It may only fall: 11,500 is the aim."""
 
 # What a part of the kernel imports of the rest, types included. A part may lose an entry, never
