@@ -106,7 +106,7 @@ def encode_event(event: Event, seal: EventSeal | None = None) -> bytes:
         text = _dump_json(cloud_event)
     except (TypeError, ValueError, OverflowError, RecursionError, OSError, AttributeError) as error:
         raise InputInvalid(
-            f"an event that cannot be JSON: {type(error).__name__}", "data"
+            f"an event that cannot be written as JSON: {type(error).__name__}", "data"
         ) from error
     # A lone surrogate, which a provider's broken stream may hold, has no UTF-8.
     data = text.encode("utf-8", "replace")
@@ -162,6 +162,18 @@ def _with_present_names(event_type: str, data: Any) -> Any:
     if present_names is None or not isinstance(data, Mapping) or not present_names.keys() & data:
         return data
     return {present_names.get(name, name): value for name, value in data.items()}
+
+
+def with_older_names(event_type: str, data: Any) -> Any:
+    """Return the data of an event under its present and its older names.
+
+    For expressions of users, which were written for either.
+    """
+    present_names = _OLDER_DATA_NAMES.get(event_type)
+    if present_names is None or not isinstance(data, Mapping):
+        return data
+    older = {old: data[name] for old, name in present_names.items() if name in data}
+    return {**older, **data}
 
 
 def _is_encodable(value: str) -> bool:

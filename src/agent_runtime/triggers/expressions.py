@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_runtime.errors import ConfigurationError, MissingExtra
 from agent_runtime.event_bus import Event
-from agent_runtime.event_bus.cloud_event import to_jsonable
+from agent_runtime.event_bus.cloud_event import to_jsonable, with_older_names
 
 MAX_EXPRESSION_CHARS = 1000
 MAX_RENDERED_CHARS = 1_000_000
@@ -17,7 +17,11 @@ _PLACEHOLDER = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 
 
 def event_facts(event: Event) -> dict[str, Any]:
-    """Return the input of an expression: the event's fields, and its `data` as JSON."""
+    """Return the input of an expression: the event's fields, and its `data` as JSON.
+
+    Renamed fields are there under their older names too: JMESPath reads an unknown name as null, so
+    a rule that uses one would never start anything, without an error.
+    """
     return {
         "id": event.id,
         "type": event.type,
@@ -25,12 +29,13 @@ def event_facts(event: Event) -> dict[str, Any]:
         "seq": event.seq,
         "depth": event.depth,
         "occurred_at": event.occurred_at,
+        "time_s": event.occurred_at,
         "run_id": event.run_id,
         "session_id": event.session_id,
         "user_id": event.user_id,
         "tenant": event.tenant,
         "agent": event.agent,
-        "data": to_jsonable(event.data),
+        "data": with_older_names(event.type, to_jsonable(event.data)),
     }
 
 

@@ -70,4 +70,13 @@ MUTANTS = [
         "test_triggers.py -k cannot_work",
         Change("triggers.rules:session_clash", "other_name.startswith(f'{name}-')", "False"),
     ),
+    Mutant(
+        "rules on older names match nothing",
+        "test_triggers.py -k older_names",
+        Change(
+            "triggers.expressions:event_facts",
+            "with_older_names(event.type, to_jsonable(event.data))",
+            "to_jsonable(event.data)",
+        ),
+    ),
 ]

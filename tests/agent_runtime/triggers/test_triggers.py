@@ -20,6 +20,7 @@ from agent_runtime.event_bus.brokers import SqliteBroker
 from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.testing import ScriptedChatModel, say
 from agent_runtime.triggers import Schedules, TriggerHandler, parse_triggers
+from agent_runtime.triggers.expressions import event_facts, is_condition_met
 from agent_runtime.triggers.schedule import due_moments
 
 HEAD = "apiVersion: agent-runtime/v1\nkind: Triggers\ntriggers:\n"
@@ -111,6 +112,24 @@ async def test_a_circle_stops_at_its_depth_with_an_event_that_says_so(agents: Ag
         "rule": "a-b", "event_id": stopped["event_id"], "depth": 4, "reason": "depth",
         "max_depth": 4,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("event_type", "data", "condition"),
+    [
+        ("run.end", {}, "time_s == occurred_at && time_s > `0`"),
+        ("batch.execution", {"status": "completed"}, "data.state == 'completed'"),
+        ("batch.execution", {"reason": "budget"}, "data.why == 'budget'"),
+        ("mcp.server", {"status": "failed"}, "data.state == 'failed' && data.status == 'failed'"),
+        ("provider.limit", {"reason": "overload"}, "data.why == 'overload'"),
+        ("pool.context", {"reason": "expired"}, "data.why == 'expired'"),
+        ("session.deleted", {"reason": "expired"}, "data.why == 'expired'"),
+    ],
+)
+def test_rules_read_fields_under_their_older_names(
+    event_type: str, data: dict[str, Any], condition: str
+) -> None:
+    assert is_condition_met(condition, event_facts(Event(event_type, data)))
 
 
 async def test_what_does_not_match_starts_nothing(agents: Agents) -> None:
