@@ -29,13 +29,13 @@ class ExecutionControl(Protocol):
     def notify(self) -> None:
         """Wake those that wait for a change."""
 
-    async def pause(self, reason: str = "asked", state: ExecutionStatus = "paused") -> None:
+    async def pause(self, reason: str = "asked", status: ExecutionStatus = "paused") -> None:
         """Start no new task; running ones finish."""
 
     async def resume(self) -> None:
         """Resume the start of tasks."""
 
-    def end(self, state: ExecutionStatus, reason: str = "") -> None:
+    def end(self, status: ExecutionStatus, reason: str = "") -> None:
         """Start no new task, and end when the running ones have."""
 
 

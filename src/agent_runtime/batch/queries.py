@@ -176,7 +176,7 @@ class ExecutionQueries:
         """Return the report of an execution, final when it has ended. Raises ExecutionNotFound."""
         runner = self._active_runner(
             execution_id
-        )  # one that has ended here another process may have gone on with
+        )  # another process may have resumed one that ended here
         execution = await self.journal.get(execution_id)
         figures = (
             execution.progress

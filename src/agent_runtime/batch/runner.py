@@ -50,7 +50,7 @@ class ExecutionRunner:
         self._idle = asyncio.Event()
         self._main_task: asyncio.Task[None] | None = None
         self._writer_task: asyncio.Task[None] | None = None
-        self._end_state: tuple[ExecutionStatus, str] | None = None
+        self._end_status: tuple[ExecutionStatus, str] | None = None
         self._state_lock = asyncio.Lock()
         self.loaded = asyncio.Event()
         """Set when it is known what there is to do, or that it ends."""
@@ -111,32 +111,32 @@ class ExecutionRunner:
             if self.is_idle:
                 self.active.progress.stop_clock()
 
-    async def pause(self, reason: str = "asked", state: ExecutionStatus = "paused") -> None:
+    async def pause(self, reason: str = "asked", status: ExecutionStatus = "paused") -> None:
         """Pause: start no further task; running ones continue."""
         self.active.queue.pause()
         async with self._state_lock:
             if (
                 self.active.execution.status in ("running", "paused")
-                and self.active.execution.status != state
+                and self.active.execution.status != status
             ):
-                await self._set_state(state, reason)
+                await self._set_status(status, reason)
 
     async def resume(self) -> None:
         """Resume starting tasks."""
         async with self._state_lock:
             if self.active.execution.status in ("paused", "awaiting_approval"):
-                await self._set_state("running", "")
+                await self._set_status("running", "")
             self.active.progress.resume_clock()
             self.active.queue.resume()
         self.prefetcher.wake()
 
-    def end(self, state: ExecutionStatus, reason: str = "") -> None:
+    def end(self, status: ExecutionStatus, reason: str = "") -> None:
         """End the execution after its running tasks, or after their grace.
 
         Only the first request counts.
         """
-        if self._end_state is None:
-            self._end_state = (state, reason)
+        if self._end_status is None:
+            self._end_status = (status, reason)
         self.active.queue.pause()
         self._end_requested.set()
         self.notify()
@@ -144,7 +144,7 @@ class ExecutionRunner:
     async def close(self) -> None:
         """Stop running it here: tasks may end within their grace.
 
-        It can be gone on with, here or elsewhere.
+        It can be resumed, here or elsewhere.
         """
         if not self._end_requested.is_set():
             paused = self.active.execution.status in ("paused", "awaiting_approval")
@@ -192,10 +192,10 @@ class ExecutionRunner:
             await self.prefetcher.load()
             self.active.progress.start_clock()
             self.loaded.set()
-            await self._set_state("running", "")
+            await self._set_status("running", "")
             self._started = True
             if self.active.queue.paused and not self.ending:
-                await self._set_state("paused", "asked")  # before its start
+                await self._set_status("paused", "asked")  # before its start
             helpers = [
                 self._start_helper(work) for work in (self.heartbeat.run(), self.prefetcher.run())
             ]
@@ -262,11 +262,11 @@ class ExecutionRunner:
             {**data, "attempts": result.attempts, "duration_s": result.duration_s, **error},
         )
 
-    async def _set_state(
-        self, state: ExecutionStatus, reason: str, *, release: bool = False
+    async def _set_status(
+        self, status: ExecutionStatus, reason: str, *, release: bool = False
     ) -> None:
-        previous_state = self.active.execution.status
-        self.active.execution.status = state
+        previous_status = self.active.execution.status
+        self.active.execution.status = status
         self.active.execution.reason = reason
         self.active.execution.progress = self.active.progress.to_dict(len(self.active.running))
         if release:
@@ -275,8 +275,8 @@ class ExecutionRunner:
             await retrying(lambda: self.active.environment.journal.save(self.active.execution))
         data = {
             "execution_id": self.active.execution.id,
-            "status": state,
-            "before": previous_state,
+            "status": status,
+            "before": previous_status,
             **({"reason": reason} if reason else {}),
         }
         self.active.publish("batch.execution", data)
@@ -285,8 +285,8 @@ class ExecutionRunner:
     # -- the end
 
     async def _shutdown(self, helpers: Sequence[asyncio.Task[None]]) -> None:
-        state = self._end_state[0] if self._end_state else "completed"
-        immediately = self.active.settings.fail_fast and state == "failed"
+        status = self._end_status[0] if self._end_status else "completed"
+        immediately = self.active.settings.fail_fast and status == "failed"
         self.active.queue.close()
         await self.worker_pool.shutdown(
             0.0
@@ -303,7 +303,7 @@ class ExecutionRunner:
             self.active.writer.close()
             await asyncio.wait([self._writer_task])
         self.active.progress.stop_clock()
-        state, reason = self._end_state or (
+        status, reason = self._end_status or (
             "paused",
             "error" if self.error is not None else "closed",
         )
@@ -311,14 +311,14 @@ class ExecutionRunner:
             self._started
             and not self.active.open_tasks
             and self.active.execution.input_closed
-            and state == "paused"
+            and status == "paused"
         ):
-            state = "completed"
+            status = "completed"
             reason = ""
-        if state in ("completed", "failed", "cancelled"):
+        if status in ("completed", "failed", "cancelled"):
             self.active.execution.ended_at = time.time()
         try:
-            await self._set_state(state, reason, release=True)
+            await self._set_status(status, reason, release=True)
         except Exception as error:  # noqa: BLE001 - the journal lists it as running, so it can be resumed
             self.error = self.error or error
         finally:

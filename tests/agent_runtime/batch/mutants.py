@@ -127,7 +127,7 @@ MUTANTS = [
         "test_execution.py -k fail_fast_stops",
         Change(
             "batch.runner:ExecutionRunner._shutdown",
-            "self.active.settings.fail_fast and state == 'failed'",
+            "self.active.settings.fail_fast and status == 'failed'",
             "False",
         ),
     ),
@@ -297,8 +297,8 @@ MUTANTS = [
         "test_interrupted.py -k loads_leaves",
         Change(
             "batch.runner:ExecutionRunner._release",
-            "self._started and (not self.active.open_tasks) and self.active.execution.input_closed and (state == 'paused')",
-            "not self.active.open_tasks and self.active.execution.input_closed and (state == 'paused')",
+            "self._started and (not self.active.open_tasks) and self.active.execution.input_closed and (status == 'paused')",
+            "not self.active.open_tasks and self.active.execution.input_closed and (status == 'paused')",
         ),
     ),
     Mutant(
