@@ -192,8 +192,8 @@ async def growth_rows() -> list[Row]:
         snapshots = 0
         serde = InMemorySaver().serde
         stored = {"bytes": 0}
-        save = ours.records._save  # type: ignore[attr-defined]
-        save_writes = ours.records._save_writes  # type: ignore[attr-defined]
+        save = ours.backend._save  # type: ignore[attr-defined]
+        save_writes = ours.backend._save_writes  # type: ignore[attr-defined]
 
         def counted(
             thread: str, row: Any, chunks: Any, *rest: Any, save: Any = save, stored: Any = stored
@@ -207,8 +207,8 @@ async def growth_rows() -> list[Row]:
             stored["bytes"] += sum(len(w.data) for w in given[3])
             return save_writes(*given)
 
-        ours.records._save = counted  # type: ignore[attr-defined]
-        ours.records._save_writes = counted_writes  # type: ignore[attr-defined]
+        ours.backend._save = counted  # type: ignore[attr-defined]
+        ours.backend._save_writes = counted_writes  # type: ignore[attr-defined]
         for number in range(turns):
             await graph.ainvoke(
                 {"messages": f"question {number} " + "x" * 150}, config_of("t"), durability="sync"

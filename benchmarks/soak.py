@@ -302,9 +302,9 @@ async def standstill() -> dict[str, Any]:
                 except StoreError:
                     refused += 1
                 slowest = max(slowest, time.monotonic() - started)
-            found = await manager.checkpoints.get("s")
-            assert found is not None
-            kept = sum(m.type == "ai" for m in found.messages)
+            checkpoint = await manager.checkpoints.get("s")
+            assert checkpoint is not None
+            kept = sum(m.type == "ai" for m in checkpoint.messages)
             assert kept >= answered
     return {"answered": answered, "refused": refused, "kept": kept, "slowest_s": round(slowest, 1)}
 

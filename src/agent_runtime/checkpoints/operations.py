@@ -68,7 +68,7 @@ class CheckpointOperations:
         mac_key: bytes | None,
         ttl_s: float | None,
     ) -> None:
-        self.records = backend
+        self.backend = backend
         self.ttl_s = ttl_s
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
         self._cache: CheckpointCache = CheckpointCache()
@@ -81,7 +81,7 @@ class CheckpointOperations:
             request = next(operation)
             while True:
                 try:
-                    answer = self.records.call(*request)
+                    answer = self.backend.call(*request)
                 except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
                     request = operation.throw(error)
                 else:
@@ -95,7 +95,7 @@ class CheckpointOperations:
             request = next(operation)
             while True:
                 try:
-                    answer = await self.records.acall(*request)
+                    answer = await self.backend.acall(*request)
                 except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
                     request = operation.throw(error)
                 else:

@@ -60,7 +60,7 @@ class SessionManager:
         max_waiting: int = 100,
     ) -> None:
         self.checkpointer = checkpointer or MemoryCheckpointer()
-        self._backend = self.checkpointer.records
+        self._backend = self.checkpointer.backend
         self.records = SessionRecords(self.checkpointer, default_ttl_s)
         self.turns = Turns(self._backend, lease_s=lease_s, max_waiting=max_waiting)
         self.checkpoints = SessionCheckpoints(self.records, self.turns)

@@ -42,7 +42,7 @@ class SessionRecords:
 
     def __init__(self, checkpointer: Checkpointer, default_ttl_s: float | None) -> None:
         self.checkpointer = checkpointer
-        self.backend = checkpointer.records
+        self._backend = checkpointer.backend
         self.bus: EventBus | None = None
         """Receives the sessions' events; the factory sets it."""
         self._default_ttl_s = default_ttl_s
@@ -66,7 +66,7 @@ class SessionRecords:
             and user_id not in (None, owner)
             and ALL_SESSIONS not in principal.scopes
         ):
-            raise InputInvalid("a session is made for the one who asks", "user_id")
+            raise InputInvalid("a principal creates sessions for its own user only", "user_id")
         owner = user_id or owner
         if ttl_s is not None and not ttl_s > 0:
             raise InputInvalid(f"a time to live is above 0 seconds, not {ttl_s}", "ttl_s")
@@ -86,7 +86,7 @@ class SessionRecords:
             expires_at=None if ttl_s is None else now + ttl_s,
             ttl_s=ttl_s,
         )
-        if not await self.backend.acall("put_session", self._encode(session), None):
+        if not await self._backend.acall("put_session", self._encode(session), None):
             # Also for a deleted one: an id is not reused.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
         self.publish("created", session, {"agent": session.agent, "title": title})
@@ -104,7 +104,7 @@ class SessionRecords:
 
     async def load_row(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
         """Return the row of a session that the caller may use; raises as `get`."""
-        row: SessionRow | None = await self.backend.acall("get_session", key)
+        row: SessionRow | None = await self._backend.acall("get_session", key)
         if row is None or not may_use(principal, row.user):
             raise SessionNotFound(session_id)
         if row.deleted_reason:
@@ -121,7 +121,7 @@ class SessionRecords:
         """Update the session's record with `changes` and renew its time to live."""
         key = thread_of(session.tenant, session.id)
         while True:
-            row: SessionRow | None = await self.backend.acall("get_session", key)
+            row: SessionRow | None = await self._backend.acall("get_session", key)
             if row is None or row.deleted_reason:  # one that was deleted stays so
                 return session
             current = self.decode(row)
@@ -130,7 +130,7 @@ class SessionRecords:
             new = dataclasses.replace(
                 current, updated_at=now, expires_at=expires_at, **changes(current)
             )
-            if await self.backend.acall("put_session", self._encode(new), row):
+            if await self._backend.acall("put_session", self._encode(new), row):
                 return new
 
     async def delete(
@@ -146,9 +146,9 @@ class SessionRecords:
     async def soft_delete(self, row: SessionRow, reason: str) -> bool:
         """Replace a row by a tombstone and delete its thread; False when it has changed."""
         tombstone = dataclasses.replace(row, data=b"", expires_at=None, deleted_reason=reason)
-        if not await self.backend.acall("put_session", tombstone, row):
+        if not await self._backend.acall("put_session", tombstone, row):
             return False
-        await self.backend.acall("seize", row.key)  # a turn that runs may write no more
+        await self._backend.acall("seize", row.key)  # a turn that runs may write no more
         await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
         self.publish(
             "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"reason": reason}

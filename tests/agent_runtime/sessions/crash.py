@@ -60,7 +60,7 @@ async def turn(url: str, session: str, folder: Path, value: Any, bomb: Bomb) -> 
         return "paid"
 
     async with SessionManager.from_url(url, lease_s=LEASE_S) as manager:
-        records: Any = manager.checkpointer.records
+        records: Any = manager.checkpointer.backend
         acall = records.acall
 
         async def ticking(operation: str, *args: Any) -> Any:

@@ -62,7 +62,7 @@ async def test_a_result_of_another_turn_is_not_taken_for_the_answer(
 
 
 async def test_a_store_that_fails_in_mid_turn_leaves_nothing_open(manager: SessionManager) -> None:
-    records: Any = manager.checkpointer.records
+    records: Any = manager.checkpointer.backend
     acall = records.acall
     agent = make(manager, pays_first, pay)
 
@@ -142,7 +142,7 @@ def test_threads_that_read_at_once_read_the_same() -> None:
 async def test_another_key_or_an_unknown_type_does_not_lock_a_session() -> None:
     keyed = MemoryCheckpointer(mac_key=b"a key of the tests with 32 bytes")
     config = await keyed.aput(config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {})
-    records: Any = keyed.records
+    records: Any = keyed.backend
     another = MemoryCheckpointer(records, mac_key=b"another key of the tests, 32 too")
     for other in (MemoryCheckpointer(records), another):
         with pytest.raises(CheckpointCorrupt, match="another key") as refused:

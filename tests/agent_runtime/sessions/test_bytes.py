@@ -205,7 +205,7 @@ async def test_what_does_not_verify_is_kept_reported_and_never_overwritten(kind:
     await saver.aput(
         config_of("other"), checkpoint([HumanMessage("theirs", id="9")], 1), METADATA, {}
     )
-    records: Any = saver.records
+    records: Any = saver.backend
     found = records._threads_by_name["t"]
     other = records._threads_by_name["other"]
     latest = found.rows["", found.ids[""][-1]]
@@ -250,10 +250,10 @@ def _with(row: Any, **changes: Any) -> Any:
 
 
 async def test_a_sessions_record_does_not_move_between_sessions() -> None:
-    manager = SessionManager(Checkpointer(MemoryCheckpointer().records, mac_key=KEY))
+    manager = SessionManager(Checkpointer(MemoryCheckpointer().backend, mac_key=KEY))
     await manager.create_session("ada", session_id="a", title="mine")
     await manager.create_session("eve", session_id="b")
-    records: Any = manager.checkpointer.records
+    records: Any = manager.checkpointer.backend
     rows = records._session_rows
     rows["default:b"] = _with(rows["default:b"], data=rows["default:a"].data)
     with pytest.raises(CheckpointCorrupt):

@@ -140,7 +140,7 @@ async def test_a_step_stores_what_it_adds(opened: Any) -> None:
         sizes = []
         config = config_of("t")
         messages: list[Any] = []
-        records = saver.records
+        records = saver.backend
         save = records._save
 
         def measured(thread: str, row: Any, chunks: Any, *rest: Any) -> Any:

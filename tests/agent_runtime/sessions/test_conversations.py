@@ -197,7 +197,7 @@ async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> 
     )
     agent = make(manager, script, pay, hang)
     call = asyncio.create_task(agent.execute(in_session("go")))
-    while not any((await manager.checkpointer.records.acall("tool_list", "default:s1")).values()):
+    while not any((await manager.checkpointer.backend.acall("tool_list", "default:s1")).values()):
         await asyncio.sleep(0.01)  # until the payment's result is recorded
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -247,7 +247,7 @@ async def test_what_finished_tools_wrote_is_kept_when_another_was_stopped(
     while (
         sum(
             map(
-                bool, (await manager.checkpointer.records.acall("tool_list", "default:s1")).values()
+                bool, (await manager.checkpointer.backend.acall("tool_list", "default:s1")).values()
             )
         )
         < 2
@@ -394,7 +394,7 @@ async def test_a_tool_whose_end_is_not_known_asks_before_it_runs_again(
 async def _die_in_the_tool(manager: SessionManager, agent: Any, name: str) -> None:
     """Leave the session as a process leaves it that is killed while the tool runs."""
     gone = asyncio.Event()
-    records = manager.checkpointer.records
+    records = manager.checkpointer.backend
     acall = records.acall
 
     async def dying(operation: str, *args: Any) -> Any:
@@ -463,9 +463,9 @@ async def test_states_can_be_saved_by_hand(manager: SessionManager) -> None:
         HumanMessage("three", id="3"),
     ]
     checkpoint_id = await manager.checkpoints.save(session.id, {"messages": messages})
-    found = await manager.checkpoints.get(session.id)
-    assert found is not None
-    assert (found.id, found.messages) == (checkpoint_id, messages)
+    checkpoint = await manager.checkpoints.get(session.id)
+    assert checkpoint is not None
+    assert (checkpoint.id, checkpoint.messages) == (checkpoint_id, messages)
     assert await manager.checkpoints.get(session.id, "1f000000-0000-6000-8000-000000000000") is None
     result = await make(manager, count_humans).execute(in_session("four", session.id))
     assert result.output == "3"

@@ -162,7 +162,7 @@ async def test_nothing_of_a_tool_is_kept_after_its_session_was_deleted(
         for ending in (turn.tool_ended("key", "private"), turn.tool_failed("key"), turn.settled()):
             with pytest.raises(StaleWriter):
                 await ending
-    assert await manager.checkpointer.records.acall("tool_list", "default:s") == {}
+    assert await manager.checkpointer.backend.acall("tool_list", "default:s") == {}
 
 
 async def test_changes_of_a_record_at_the_same_time_are_all_kept(manager: SessionManager) -> None:
@@ -185,7 +185,7 @@ async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(
     agent = make(manager, lambda _: say("ok"))
     begun = asyncio.Event()
     over = asyncio.Event()
-    acall = manager.checkpointer.records.acall
+    acall = manager.checkpointer.backend.acall
 
     async def slow(operation: str, *args: Any) -> Any:
         if operation == "load" and not over.is_set():
@@ -198,7 +198,7 @@ async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(
         async with manager.turn("s1") as turn:
             turn.mark_running()
             raise asyncio.CancelledError  # so the next turn looks whether something was left open
-    manager.checkpointer.records.acall = slow  # type: ignore[method-assign]
+    manager.checkpointer.backend.acall = slow  # type: ignore[method-assign]
     call = asyncio.create_task(agent.execute(in_session("two")))
     await begun.wait()
     draining = asyncio.create_task(agent.drain(5))
@@ -311,7 +311,7 @@ async def _used(connection: Pings) -> None:
 
 
 def test_a_stale_guard_writes_no_effect() -> None:
-    records = MemoryCheckpointer().records
+    records = MemoryCheckpointer().backend
     lease = records.call("acquire", "t", "a", 5.0)
     records.call("tool_start", "t", "k", FencingToken(lease.token))
     with pytest.raises(StaleWriter):

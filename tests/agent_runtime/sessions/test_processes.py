@@ -114,7 +114,7 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
         open_manager(shared_url, lease_s=0.2) as slow,
         open_manager(shared_url, lease_s=5) as quick,
     ):
-        lease = await slow.checkpointer.records.acall("acquire", "default:s", "slow", 0.2)
+        lease = await slow.checkpointer.backend.acall("acquire", "default:s", "slow", 0.2)
         with pytest.raises(SessionBusy):
             async with quick.turn("s", strategy="reject"):
                 pass
@@ -124,10 +124,10 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
             assert turn.fencing_token.value > lease.token
             for guard in (FencingToken(lease.token), None):
                 with pytest.raises(StaleWriter):
-                    await slow.checkpointer.records.acall(
+                    await slow.checkpointer.backend.acall(
                         "save_writes", "default:s", "", "1", [], guard, None
                     )
-            assert not await slow.checkpointer.records.acall("renew", lease, 1.0)
+            assert not await slow.checkpointer.backend.acall("renew", lease, 1.0)
 
 
 async def test_a_cancellation_that_a_client_loses_is_not_lost(
@@ -156,7 +156,7 @@ async def test_a_cancellation_that_a_client_loses_is_not_lost(
 
 async def test_cancelled_redis_calls_end(redis_url: str) -> None:
     async with open_manager(f"{redis_url}?prefix={uuid.uuid4().hex}") as manager:
-        records = manager.checkpointer.records
+        records = manager.checkpointer.backend
         lease = await records.acall("acquire", "default:s", "me", 60)
 
         async def renew() -> None:
@@ -176,8 +176,8 @@ async def test_a_turn_whose_lease_is_lost_is_stopped(shared_url: str) -> None:
 
         async def hold() -> None:
             async with manager.turn("s") as turn:
-                await manager.checkpointer.records.acall("release", turn.lease, True)
-                await manager.checkpointer.records.acall("acquire", turn.thread, "thief", 5)
+                await manager.checkpointer.backend.acall("release", turn.lease, True)
+                await manager.checkpointer.backend.acall("acquire", turn.thread, "thief", 5)
                 await asyncio.sleep(30)
 
         started = asyncio.get_running_loop().time()

@@ -61,9 +61,9 @@ async def test_a_server_that_is_killed_and_comes_back_has_every_acknowledged_tur
             await manager.get_session("s0")
         restart(server)
         for number in range(20):
-            found = await manager.checkpoints.get(f"s{number}")
-            assert found is not None
-            assert found.messages[0].text == str(number)
+            checkpoint = await manager.checkpoints.get(f"s{number}")
+            assert checkpoint is not None
+            assert checkpoint.messages[0].text == str(number)
 
 
 async def test_a_server_without_an_append_only_file_is_refused(tmp_path: Path) -> None:

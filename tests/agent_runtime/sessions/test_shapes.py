@@ -60,7 +60,7 @@ def a_thread() -> tuple[MemoryCheckpointer, Any]:
     create_agent(ScriptedChatModel(script=[say("hi")]), checkpointer=saver).invoke(
         {"messages": [("user", "x")]}, CONFIG
     )
-    records: Any = saver.records
+    records: Any = saver.backend
     assert isinstance(records, MemoryCheckpointBackend)
     return saver, records._threads_by_name["t"]
 
@@ -104,7 +104,7 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
 async def test_a_session_s_record(payload: bytes) -> None:
     manager = SessionManager()
     session = await manager.create_session("ada", session_id="s")
-    records: Any = manager.checkpointer.records
+    records: Any = manager.checkpointer.backend
     (key, row), = records._session_rows.items()  # fmt: skip
     records._session_rows[key] = replace(
         row, data=manager.checkpointer.blobs.seal_payload(payload, "session", key)

@@ -80,7 +80,7 @@ async def test_options_hold_on_every_way_to_a_redis_store(redis_url: str) -> Non
     async with RedisCheckpointer.from_conn_string(
         f"{redis_url}/0?durable=no&prefix=mine&timeout_s=2"
     ) as saver:
-        records: Any = saver.records
+        records: Any = saver.backend
         assert (records.prefix, records._durable, records._timeout_s) == ("mine", False, 2.0)
         assert (
             await saver.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
