@@ -51,7 +51,7 @@ class PoolConfig(StrictModel):
         ),
     ] = 0
     output_mb: Annotated[
-        Count, Field(description="Most bytes of an instance's output in one task.")
+        Count, Field(description="Most output of an instance in one task, in MiB.")
     ] = 10
     task_timeout: Annotated[
         Duration | None, Field(description="Time limit of tasks without their own.")

@@ -73,7 +73,7 @@ class PoolCollector(Collector):
         yield _family_by_label(
             "gauge",
             "provider_limit",
-            "How many may be in flight now.",
+            "Most model calls in flight at present.",
             "provider",
             limited,
             "limit",
@@ -134,24 +134,26 @@ def _instance_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     ):
         yield CounterMetricFamily(f"{NAMESPACE}_pool_{name}", text, value=status[name])
     yield CounterMetricFamily(
-        f"{NAMESPACE}_pool_start_seconds", "What starts took.", value=status["start_seconds"]
+        f"{NAMESPACE}_pool_start_seconds", "Seconds spent in starts.", value=status["start_seconds"]
     )
 
 
 def _session_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     yield GaugeMetricFamily(f"{NAMESPACE}_warm_contexts", "Agents kept warm.", value=status["size"])
     yield GaugeMetricFamily(
-        f"{NAMESPACE}_warm_bytes", "Their approximate memory.", value=status["size_bytes"]
+        f"{NAMESPACE}_warm_bytes", "Approximate memory of warm agents.", value=status["size_bytes"]
     )
     yield GaugeMetricFamily(
-        f"{NAMESPACE}_warm_hit_ratio", "Callers who found theirs.", value=status["hit_rate"]
+        f"{NAMESPACE}_warm_hit_ratio",
+        "Share of callers whose agent was warm.",
+        value=status["hit_rate"],
     )
     for name, text in (
-        ("hits", "Callers who found their agent ready."),
+        ("hits", "Callers whose agent was warm."),
         ("misses", "Callers who waited for a build."),
         ("builds", "Agents built."),
         ("failures", "Builds that failed."),
-        ("build_seconds", "What builds took."),
+        ("build_seconds", "Seconds spent in builds."),
     ):
         yield CounterMetricFamily(f"{NAMESPACE}_warm_{name}", text, value=status[name])
     family = CounterMetricFamily(f"{NAMESPACE}_warm_dropped", "Agents dropped.", labels=["why"])

@@ -138,7 +138,7 @@ def _to_json_value(value: Any) -> Any:
 
 def _checked_key(name: Any) -> str:
     if not isinstance(name, str):
-        raise ValueError(f"{name!r} is a key, and not text")
+        raise ValueError(f"{name!r} is a key, but not text")
     text: str = _to_json_value(name)
     return text
 

@@ -57,7 +57,7 @@ def skill_reader(skills: Sequence[Skill]) -> BaseTool:
     return structured_tool(
         func=read_skill,
         name="read_skill",
-        description="Read a skill's instructions, or another file of its folder, before doing "
-        "its purpose.",
+        description="Read a skill's instructions, or another file of its folder, before a task "
+        "that the skill covers.",
         handle_tool_error=True,
     )
