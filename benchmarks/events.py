@@ -331,7 +331,7 @@ async def redis_row() -> Row:
                 began = time.perf_counter()
                 pipeline = client.pipeline(transaction=False)
                 for each in payload:
-                    pipeline.xadd("raw", {"e": each})
+                    _ = pipeline.xadd("raw", {"e": each})
                 await pipeline.execute()
                 return time.perf_counter() - began
 

@@ -246,13 +246,13 @@ async def ledger_rows() -> list[Row]:
         reservation = ReservationRequest(
             operation, (account,), Amount(1, 1), Amount(100, 100), 900.0
         )
-        await ledger.acall("transact", [], reservation)
-        await ledger.acall("transact", [Settlement(operation, Amount(50, 50))], None)
+        await ledger.transact([], reservation)
+        await ledger.transact([Settlement(operation, Amount(50, 50))], None)
 
     taken = await cpu_us(reserve_and_settle, 3_000)
-    before = ledger.call("balances")[account.key].spent_micro_usd
+    before = ledger.balances().run()[account.key].spent_micro_usd
     await asyncio.gather(*(reserve_and_settle() for _ in range(1000)))
-    balance = ledger.call("balances")[account.key]
+    balance = ledger.balances().run()[account.key]
     lost = 1000 * 50 - (balance.spent_micro_usd - before) + balance.held_micro_usd
     assert Amount(0, 0) == ZERO_AMOUNT
     return [

@@ -88,7 +88,7 @@ def save_and_load(saver: Any, count: int) -> Timed:
         started = time.perf_counter()
         await saver.aput(config, made, METADATA, {"messages": 1})
         if isinstance(saver, Checkpointer):
-            saver.forget(config["configurable"]["thread_id"])
+            saver.operations.forget(config["configurable"]["thread_id"])
         found = await saver.aget_tuple(config)
         taken = time.perf_counter() - started
         assert len(found.checkpoint["channel_values"]["messages"]) == count
@@ -192,8 +192,9 @@ async def growth_rows() -> list[Row]:
         snapshots = 0
         serde = InMemorySaver().serde
         stored = {"bytes": 0}
-        save = ours.backend._save  # type: ignore[attr-defined]
-        save_writes = ours.backend._save_writes  # type: ignore[attr-defined]
+        backend: Any = ours.backend
+        save = backend.save
+        save_writes = backend.save_writes
 
         def counted(
             thread: str, row: Any, chunks: Any, *rest: Any, save: Any = save, stored: Any = stored
@@ -207,8 +208,8 @@ async def growth_rows() -> list[Row]:
             stored["bytes"] += sum(len(w.data) for w in given[3])
             return save_writes(*given)
 
-        ours.backend._save = counted  # type: ignore[attr-defined]
-        ours.backend._save_writes = counted_writes  # type: ignore[attr-defined]
+        backend.save = counted
+        backend.save_writes = counted_writes
         for number in range(turns):
             await graph.ainvoke(
                 {"messages": f"question {number} " + "x" * 150}, config_of("t"), durability="sync"

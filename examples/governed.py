@@ -36,7 +36,7 @@ async def main() -> None:
             except (Unauthenticated, RateLimited) as refused:
                 print(f"{refused.code}: {refused}")
 
-    for account, balance in ledger.call("balances").items():
+    for account, balance in ledger.balances().run().items():
         print(f"{account}: {balance.spent_tokens} of {balance.limit_tokens} tokens")
     print(
         *(

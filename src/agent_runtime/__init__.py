@@ -81,8 +81,8 @@ if TYPE_CHECKING:
         open_broker,
     )
     from agent_runtime.event_bus.consumer import EventConsumer
-    from agent_runtime.event_bus.dead_letter import DeadLetter
-    from agent_runtime.event_bus.dead_letters import DeadLetters, open_dead_letters
+    from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
+    from agent_runtime.event_bus.dead_letters import open_dead_letters
     from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
     from agent_runtime.limits import ConcurrencyLimit, LimitStore, RateLimit, open_limits
@@ -118,8 +118,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "agent_runtime.replay": ("Replay", "replay_run"),
     "agent_runtime.triggers": ("TriggerHandler", "load_triggers"),
-    "agent_runtime.event_bus.dead_letter": ("DeadLetter",),
-    "agent_runtime.event_bus.dead_letters": ("DeadLetters", "open_dead_letters"),
+    "agent_runtime.event_bus.dead_letter": ("DeadLetter", "DeadLetters"),
+    "agent_runtime.event_bus.dead_letters": ("open_dead_letters",),
     "agent_runtime.event_bus.brokers": (
         "Broker",
         "Delivery",

@@ -85,7 +85,7 @@ def test_url_and_dsn(out: io.StringIO) -> None:  # 3, 4
     LOG.debug("GET https://host/path?key=%s", quote(CANARY))
     url = f"redis://user:{CANARY}@127.0.0.1:1/0"
     with pytest.raises(AgentRuntimeError) as failed:
-        RedisLedger(url).call("balances")
+        RedisLedger(url).balances().run()
     LOG.exception("no ledger at %s", url, exc_info=failed.value)
     assert CANARY not in str(failed.value)
     assert CANARY not in repr(read_settings({"AGENT_RUNTIME_LEDGER": url}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from agent_runtime.auth.scopes import validate_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.secrets.strength import weakness_of
+from agent_runtime.storage.operation import Operation
 from agent_runtime.types import Principal
 
 MAX_CACHED = 10_000
@@ -61,6 +63,38 @@ class ApiKey:
         return {**public_fields, "scopes": list(self.scopes)}
 
 
+class KeyStore(ABC):
+    """Store API keys and revoked tokens. Operations raise StoreError when the store fails."""
+
+    @abstractmethod
+    def put_key(self, key: ApiKey) -> Operation[None]:
+        """Store a key under its id."""
+
+    @abstractmethod
+    def get_key(self, key_id: str) -> Operation[ApiKey | None]:
+        """Return a key, also a revoked one."""
+
+    @abstractmethod
+    def list_keys(self) -> Operation[Sequence[ApiKey]]:
+        """Return all keys."""
+
+    @abstractmethod
+    def replace_key(self, old: ApiKey, new: ApiKey) -> Operation[bool]:
+        """Store `new` in place of `old`; False when that has changed meanwhile."""
+
+    @abstractmethod
+    def revoke_token(self, token_id: str, until: float) -> Operation[None]:
+        """Revoke a token that expires at the Unix time `until`."""
+
+    @abstractmethod
+    def is_token_revoked(self, token_id: str) -> Operation[bool]:
+        """Return whether a token is revoked; it may be forgotten 120 s after its expiry."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the store."""
+
+
 class ApiKeys:
     """Authenticate callers by API keys in a store, and administer the keys.
 
@@ -68,7 +102,7 @@ class ApiKeys:
     seconds for each key.
 
     Args:
-        store: a `MemoryKeyStore`, `SqliteKeyStore` or `RedisKeyStore`.
+        store: the KeyStore: `MemoryKeyStore`, `SqliteKeyStore`, `RedisKeyStore` or your own.
         pepper: at least 32 bytes that are kept outside the store: a copy of the store alone is not
             enough to verify a guess.
         clock: Unix seconds, for the times of keys.
@@ -79,7 +113,7 @@ class ApiKeys:
 
     def __init__(
         self,
-        store: Any,
+        store: KeyStore,
         pepper: bytes,
         *,
         clock: Callable[[], float] = time.time,
@@ -120,7 +154,7 @@ class ApiKeys:
         now = self._monotonic()
         cached = self._cache.get(key_id)
         if cached is None or cached[3] <= now:
-            cached = self._cache_record(key_id, await self.store.acall("get", key_id), now)
+            cached = self._cache_record(key_id, await self.store.get_key(key_id), now)
         record, digest, principal, _ = cached
         # Unknown ids take the same path, so that the response time reveals nothing.
         same = hmac.compare_digest(self._digest(key), digest)
@@ -187,12 +221,12 @@ class ApiKeys:
         record = self._signed(
             ApiKey(key_id, digest, user, tenant, chosen, note, now, not_before, expires_at)
         )
-        self.store.call("put", record)
+        self.store.put_key(record).run()
         return key, record
 
     def list(self, tenant: str | None = None) -> list[ApiKey]:
         """Return the records, oldest first, of one tenant or of all."""
-        records: list[ApiKey] = self.store.call("all")
+        records = self.store.list_keys().run()
         return sorted(
             (k for k in records if tenant in (None, k.tenant)), key=lambda k: (k.created_at, k.id)
         )
@@ -206,7 +240,7 @@ class ApiKeys:
         return [
             self._signed(record)
             for record in unsigned
-            if self.store.call("change", record, self._signed(record))
+            if self.store.replace_key(record, self._signed(record)).run()
         ]
 
     def revoke(self, key_id: str, *, with_successors: bool | None = None) -> ApiKey:
@@ -244,7 +278,7 @@ class ApiKeys:
     def _revoke_record(self, key_id: str) -> ApiKey:
         while (record := self._load_record(key_id)).revoked_at is None:
             revoked = self._signed(replace(record, revoked_at=self._clock()))
-            if self.store.call("change", record, revoked):  # else it has been changed meanwhile
+            if self.store.replace_key(record, revoked).run():  # else it has been changed meanwhile
                 record = revoked
                 break
         self._cache.pop(key_id, None)
@@ -277,14 +311,14 @@ class ApiKeys:
         )
         ends = now + overlap_s if old.expires_at is None else min(old.expires_at, now + overlap_s)
         replaced = self._signed(replace(old, expires_at=ends, replaced_by=new.id))
-        if not self.store.call("change", old, replaced):
+        if not self.store.replace_key(old, replaced).run():
             self._revoke_record(new.id)
             raise ConfigurationError(f"the key '{key_id}' was revoked or replaced meanwhile")
         self._cache.pop(key_id, None)
         return key, new
 
     def _load_record(self, key_id: str) -> ApiKey:
-        record: ApiKey | None = self.store.call("get", key_id)
+        record: ApiKey | None = self.store.get_key(key_id).run()
         if record is None or record.id != key_id:  # the record of another key, put there by hand
             raise KeyNotFound(key_id)
         return record

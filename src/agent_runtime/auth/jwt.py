@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from agent_runtime.auth.api_keys import KeyStore
 from agent_runtime.auth.authenticator import LOG, token_bytes, unauthenticated_error
 from agent_runtime.auth.identities import MAX_NAME, fault_of_name, is_reserved
 from agent_runtime.bounded_file import read_bounded
@@ -67,7 +68,7 @@ class JwtAuthenticator:
         required: Sequence[str] = (),
         tenant_claim: str = "tenant",
         scope_claim: str = "scope",
-        revocations: Any = None,
+        revocations: KeyStore | None = None,
         ascii_names: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -139,7 +140,7 @@ class JwtAuthenticator:
         claims = self._verify_token(token)
         principal = self._principal_from_claims(claims, self._clock())
         if self._revocations is not None:
-            await self._check_revoked(claims["jti"], now)
+            await self._check_revoked(self._revocations, claims["jti"], now)
         return principal
 
     def _verify_token(self, token: bytes) -> dict[str, Any]:
@@ -219,10 +220,10 @@ class JwtAuthenticator:
             raise unauthenticated_error("invalid scopes")
         return frozenset(scopes)
 
-    async def _check_revoked(self, token_id: str, now: float) -> None:
+    async def _check_revoked(self, revocations: KeyStore, token_id: str, now: float) -> None:
         if self._revocation_recheck_at.get(token_id, 0.0) > now:
             return
-        if await self._revocations.acall("token_revoked", token_id):
+        if await revocations.is_token_revoked(token_id):
             raise unauthenticated_error("a revoked token")
         if len(self._revocation_recheck_at) >= 10_000:
             self._revocation_recheck_at.clear()

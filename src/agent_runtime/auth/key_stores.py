@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
-from agent_runtime.auth.api_keys import ApiKey, ApiKeys
+from typing_extensions import override
+
+from agent_runtime.auth.api_keys import ApiKey, ApiKeys, KeyStore
 from agent_runtime.storage import RedisConnection, SqliteFile, StoreUrl
 from agent_runtime.storage.deletion_clock import ProcessClock
+from agent_runtime.storage.operation import InlineStore, Steps, operation, steps_operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 REVOCATION_GRACE_S = 120.0
 """Seconds a revocation outlives its token, which is accepted within the leeway of clocks."""
@@ -26,57 +23,53 @@ return 1
 """
 
 
-class MemoryKeyStore:
-    """Store keys in this process.
-
-    Operations: `put`, `get`, `all`, `change(old, new)` (replaces `old` unless it has changed;
-    returns whether it did), `token_revoked(id)`, `revoke_token(id, until)` with the token's expiry.
-    """
+class MemoryKeyStore(InlineStore, KeyStore):
+    """Store keys in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._keys: dict[str, ApiKey] = {}
         self._clock = ProcessClock()
         self._revoked: dict[str, float] = {}
 
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name."""
-        with self._lock:
-            return getattr(self, f"_{operation}")(*args)
-
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run `call` for async callers."""
-        return self.call(operation, *args)
-
-    async def aclose(self) -> None:
-        """Do nothing: there is no resource to close."""
-
-    def _put(self, key: ApiKey) -> None:
+    @override
+    @operation
+    def put_key(self, key: ApiKey) -> None:
         self._keys[key.id] = key
 
-    def _change(self, old: ApiKey, new: ApiKey) -> bool:
+    @override
+    @operation
+    def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
         same = self._keys.get(old.id) == old
         if same:
             self._keys[new.id] = new
         return same
 
-    def _get(self, key_id: str) -> ApiKey | None:
+    @override
+    @operation
+    def get_key(self, key_id: str) -> ApiKey | None:
         return self._keys.get(key_id)
 
-    def _all(self) -> list[ApiKey]:
+    @override
+    @operation
+    def list_keys(self) -> list[ApiKey]:
         return list(self._keys.values())
 
-    def _revoke_token(self, token_id: str, until: float) -> None:
+    @override
+    @operation
+    def revoke_token(self, token_id: str, until: float) -> None:
         now = self._clock.deletion_time()
         self._revoked = {revoked_id: end for revoked_id, end in self._revoked.items() if end > now}
         self._revoked[token_id] = until + REVOCATION_GRACE_S
 
-    def _token_revoked(self, token_id: str) -> bool:
+    @override
+    @operation
+    def is_token_revoked(self, token_id: str) -> bool:
         return token_id in self._revoked
 
 
-class SqliteKeyStore(SqliteFile):
-    """Keys in one SQLite file. See SqliteFile for the arguments."""
+class SqliteKeyStore(SqliteFile, KeyStore):
+    """Keys in one SQLite file. Takes SqliteFile's arguments."""
 
     SCHEMA = StoreSchema(
         "keys",
@@ -86,26 +79,36 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
 """,
     )
 
-    def _put(self, key: ApiKey) -> None:
+    @override
+    @operation
+    def put_key(self, key: ApiKey) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO api_keys VALUES (?,?)", (key.id, _key_to_json(key))
         )
 
-    def _change(self, old: ApiKey, new: ApiKey) -> bool:
+    @override
+    @operation
+    def replace_key(self, old: ApiKey, new: ApiKey) -> bool:
         changed = self._db.execute(
             "UPDATE api_keys SET record=? WHERE id=? AND record=?",
             (_key_to_json(new), old.id, _key_to_json(old)),
         )
         return changed.rowcount == 1
 
-    def _get(self, key_id: str) -> ApiKey | None:
+    @override
+    @operation
+    def get_key(self, key_id: str) -> ApiKey | None:
         row = self._db.execute("SELECT record FROM api_keys WHERE id=?", (key_id,)).fetchone()
         return None if row is None else _key_from_json(row[0])
 
-    def _all(self) -> list[ApiKey]:
+    @override
+    @operation
+    def list_keys(self) -> list[ApiKey]:
         return [_key_from_json(text) for (text,) in self._db.execute("SELECT record FROM api_keys")]
 
-    def _revoke_token(self, token_id: str, until: float) -> None:
+    @override
+    @operation
+    def revoke_token(self, token_id: str, until: float) -> None:
         with self._transaction() as db:
             db.execute("DELETE FROM revoked_tokens WHERE until<?", (self._deletion_time(),))
             db.execute(
@@ -113,22 +116,28 @@ CREATE TABLE IF NOT EXISTS revoked_tokens (id TEXT PRIMARY KEY, until REAL NOT N
                 (token_id, until + REVOCATION_GRACE_S),
             )
 
-    def _token_revoked(self, token_id: str) -> bool:
+    @override
+    @operation
+    def is_token_revoked(self, token_id: str) -> bool:
         return (
             self._db.execute("SELECT 1 FROM revoked_tokens WHERE id=?", (token_id,)).fetchone()
             is not None
         )
 
 
-class RedisKeyStore(RedisConnection):
-    """Keys on a Redis server. See RedisConnection for the arguments."""
+class RedisKeyStore(RedisConnection, KeyStore):
+    """Keys on a Redis server. Takes RedisConnection's arguments."""
 
     STORE = "keys"
 
-    def _put(self, key: ApiKey) -> Iterator[Any]:
+    @override
+    @steps_operation
+    def put_key(self, key: ApiKey) -> Steps[None]:
         yield "hset", f"{self.prefix}:api_keys", key.id, _key_to_json(key)
 
-    def _change(self, old: ApiKey, new: ApiKey) -> Any:
+    @override
+    @steps_operation
+    def replace_key(self, old: ApiKey, new: ApiKey) -> Steps[bool]:
         return bool(
             (
                 yield (
@@ -139,15 +148,21 @@ class RedisKeyStore(RedisConnection):
             )
         )
 
-    def _get(self, key_id: str) -> Any:
+    @override
+    @steps_operation
+    def get_key(self, key_id: str) -> Steps[ApiKey | None]:
         record_text = yield "hget", f"{self.prefix}:api_keys", key_id
         return None if record_text is None else _key_from_json(record_text)
 
-    def _all(self) -> Any:
+    @override
+    @steps_operation
+    def list_keys(self) -> Steps[list[ApiKey]]:
         record_texts = yield "hvals", f"{self.prefix}:api_keys"
         return [_key_from_json(text) for text in record_texts]
 
-    def _revoke_token(self, token_id: str, until: float) -> Iterator[Any]:
+    @override
+    @steps_operation
+    def revoke_token(self, token_id: str, until: float) -> Steps[None]:
         yield (
             "set",
             f"{self.prefix}:revoked:{token_id}",
@@ -155,7 +170,9 @@ class RedisKeyStore(RedisConnection):
             max(1, round(until + REVOCATION_GRACE_S - time.time())),
         )
 
-    def _token_revoked(self, token_id: str) -> Any:
+    @override
+    @steps_operation
+    def is_token_revoked(self, token_id: str) -> Steps[bool]:
         return bool((yield "exists", f"{self.prefix}:revoked:{token_id}"))
 
 

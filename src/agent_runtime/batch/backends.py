@@ -17,7 +17,7 @@ from agent_runtime.template import render_prompt
 
 if TYPE_CHECKING:
     from agent_runtime.batch.task import BatchTask
-    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.event_bus.dead_letter import DeadLetters
     from agent_runtime.factory import AgentFactory
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.template import AgentTemplate

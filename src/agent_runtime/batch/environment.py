@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
     from agent_runtime.batch.load_balancer import LoadBalancer
-    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.event_bus.dead_letter import DeadLetters
     from agent_runtime.factory import AgentFactory
     from agent_runtime.types import Principal
 

@@ -45,7 +45,8 @@ from agent_runtime.errors import (
     StoreError,
 )
 from agent_runtime.errors.user_code import as_user_exception, error_text
-from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetters
+from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.storage.process_identity import is_process_dead, process_identity
 

@@ -284,7 +284,7 @@ class CallBudget:
         if not settlements:
             return
         if self.ledger.instant:
-            self._notify_charges(self.ledger.call("transact", settlements, None).charges)
+            self._notify_charges(self.ledger.transact(settlements, None).run().charges)
             return
         write_task = asyncio.ensure_future(self._write_settlements(settlements))
         try:

@@ -1,11 +1,9 @@
-"""LangGraph checkpoint savers over the project's own storage.
-
-Append-only, verified, the same on every backend.
-"""
+"""Save LangGraph's checkpoints in memory, SQLite or Redis."""
 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,15 +23,15 @@ from agent_runtime.checkpoints import upkeep
 from agent_runtime.checkpoints.backends.backend import CheckpointBackend
 from agent_runtime.checkpoints.backends.memory import MemoryCheckpointBackend
 from agent_runtime.checkpoints.blobs import Blobs
-from agent_runtime.checkpoints.cache import CheckpointCache
-from agent_runtime.checkpoints.operations import CheckpointOperations, Operation
+from agent_runtime.checkpoints.operations import CheckpointOperations
 from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import ConfigurationError
+from agent_runtime.storage.operation import Steps
 
 _PAGE = 50
 
 
-class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
+class Checkpointer(BaseCheckpointSaver[Any]):
     """Save LangGraph checkpoints, for sync and async callers in one class.
 
     Its subclasses add a backend: `MemoryCheckpointer`, `SqliteCheckpointer`, `RedisCheckpointer`. A
@@ -66,21 +64,30 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
             raise ConfigurationError(
                 "an address is opened by SessionManager.from_url, or by from_conn_string"
             )
-        BaseCheckpointSaver.__init__(self)
-        CheckpointOperations.__init__(
-            self, backend, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s
+        super().__init__()
+        self.operations = CheckpointOperations(
+            backend, allowed_types=allowed_types, mac_key=mac_key, ttl_s=ttl_s
         )
+
+    @property
+    def backend(self) -> CheckpointBackend:
+        """Return the storage."""
+        return self.operations.backend
+
+    @property
+    def blobs(self) -> Blobs:
+        """Return what encodes and seals values."""
+        return self.operations.blobs
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
         """Return a copy that allows these types as well; it shares the storage."""
         clone = copy.copy(self)
-        clone._cache = CheckpointCache()  # values read with the other allow-list stay there
-        clone.blobs = Blobs(self.blobs.codec.with_allowed_types(extra_allowlist), self.blobs.seal)
+        clone.operations = self.operations.with_types(extra_allowlist)
         return clone
 
     def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
         """Allow these classes from now on, also for other holders of this saver."""
-        self.blobs = Blobs(self.blobs.codec.with_allowed_types(types), self.blobs.seal)
+        self.operations.allow(types)
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the version of a channel after `current`: the next integer.
@@ -96,11 +103,11 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that `config` names, or the thread's latest, or None."""
-        return self.run(self.get_tuple_operation(config))
+        return self.operations.run(self.operations.get_tuple(config))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Run `get_tuple` for async callers."""
-        return await self.arun(self.get_tuple_operation(config))
+        return await self.operations.arun(self.operations.get_tuple(config))
 
     def put(
         self,
@@ -110,7 +117,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint after the one of `config`; return the config that names it."""
-        return self.run(self.put_operation(config, checkpoint, metadata))
+        return self.operations.run(self.operations.put(config, checkpoint, metadata))
 
     async def aput(
         self,
@@ -120,7 +127,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Run `put` for async callers."""
-        return await self.arun(self.put_operation(config, checkpoint, metadata))
+        return await self.operations.arun(self.operations.put(config, checkpoint, metadata))
 
     def put_writes(
         self,
@@ -130,7 +137,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """Store a task's writes after the checkpoint that `config` names."""
-        self.run(self.put_writes_operation(config, writes, task_id, task_path))
+        self.operations.run(self.operations.put_writes(config, writes, task_id, task_path))
 
     async def aput_writes(
         self,
@@ -140,7 +147,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         task_path: str = "",
     ) -> None:
         """Run `put_writes` for async callers."""
-        await self.arun(self.put_writes_operation(config, writes, task_id, task_path))
+        await self.operations.arun(self.operations.put_writes(config, writes, task_id, task_path))
 
     def list(
         self,
@@ -151,7 +158,7 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Yield checkpoints, newest first, read page by page; of all threads for None."""
-        yield from _Listing(self, config, filter, before, limit)
+        yield from _Listing(self.operations, config, filter, before, limit)
 
     async def alist(
         self,
@@ -162,44 +169,46 @@ class Checkpointer(CheckpointOperations, BaseCheckpointSaver[Any]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Run `list` for async callers."""
-        listing = _Listing(self, config, filter, before, limit)
-        while (checkpoint_tuple := await self.arun(listing.next())) is not None:
+        listing = _Listing(self.operations, config, filter, before, limit)
+        while (checkpoint_tuple := await self.operations.arun(listing.next())) is not None:
             yield checkpoint_tuple
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete everything of a thread."""
-        self.run(upkeep.delete_thread(self, str(thread_id)))
+        self.operations.run(upkeep.delete_thread(self.operations, str(thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Run `delete_thread` for async callers."""
-        await self.arun(upkeep.delete_thread(self, str(thread_id)))
+        await self.operations.arun(upkeep.delete_thread(self.operations, str(thread_id)))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the writes and checkpoints of these runs."""
-        self.run(upkeep.delete_for_runs(self, run_ids))
+        self.operations.run(upkeep.delete_for_runs(self.operations, run_ids))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Run `delete_for_runs` for async callers."""
-        await self.arun(upkeep.delete_for_runs(self, run_ids))
+        await self.operations.arun(upkeep.delete_for_runs(self.operations, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history.
 
         Raises InputInvalid when the target has checkpoints.
         """
-        self.run(upkeep.copy_thread(self, source_thread_id, target_thread_id))
+        self.operations.run(upkeep.copy_thread(self.operations, source_thread_id, target_thread_id))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Run `copy_thread` for async callers."""
-        await self.arun(upkeep.copy_thread(self, source_thread_id, target_thread_id))
+        await self.operations.arun(
+            upkeep.copy_thread(self.operations, source_thread_id, target_thread_id)
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep each namespace's latest checkpoint and its dependencies; `delete` keeps nothing."""
-        self.run(upkeep.prune(self, thread_ids, strategy))
+        self.operations.run(upkeep.prune(self.operations, thread_ids, strategy))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Run `prune` for async callers."""
-        await self.arun(upkeep.prune(self, thread_ids, strategy))
+        await self.operations.arun(upkeep.prune(self.operations, thread_ids, strategy))
 
 
 class _Listing:
@@ -207,20 +216,20 @@ class _Listing:
 
     def __init__(
         self,
-        saver: Checkpointer,
+        operations: CheckpointOperations,
         config: RunnableConfig | None,
         metadata_filter: dict[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
     ) -> None:
-        self._saver = saver
+        self._operations = operations
         self._metadata_filter = metadata_filter
         self._remaining = limit
         self._is_single_thread = config is not None
         self._thread = ""
         self._namespace: str | None = None
         self._before = get_checkpoint_id(before) if before is not None else None
-        self._page: list[tuple[str, str]] = []
+        self._page: deque[tuple[str, str]] = deque()
         self._checkpoint_id: str | None = None
         if config is not None:
             self._thread, namespace, self._checkpoint_id = parse_config(config)
@@ -229,10 +238,10 @@ class _Listing:
         self._threads: list[str] = []
 
     def __iter__(self) -> Iterator[CheckpointTuple]:
-        while (checkpoint_tuple := self._saver.run(self.next())) is not None:
+        while (checkpoint_tuple := self._operations.run(self.next())) is not None:
             yield checkpoint_tuple
 
-    def next(self) -> Operation[CheckpointTuple | None]:
+    def next(self) -> Steps[CheckpointTuple | None]:
         """Return the next matching checkpoint, or None at the end."""
         if (
             not self._is_single_thread
@@ -242,16 +251,19 @@ class _Listing:
             return None
         while self._remaining is None or self._remaining > 0:
             if not self._page:
-                self._page = yield "list", self._thread, self._namespace, self._before, _PAGE
+                page = yield from self._operations.backend.list_checkpoints(
+                    self._thread, self._namespace, self._before, _PAGE
+                )
+                self._page = deque(page)
                 if not self._page:
                     if self._is_single_thread or not (yield from self._advance_thread()):
                         return None
                     continue
-            namespace, checkpoint_id = self._page.pop(0)
+            namespace, checkpoint_id = self._page.popleft()
             self._before = checkpoint_id
             if self._checkpoint_id not in (None, checkpoint_id):
                 continue
-            checkpoint_tuple = yield from self._saver.get_tuple_operation(
+            checkpoint_tuple = yield from self._operations.get_tuple(
                 config_of(self._thread, namespace, checkpoint_id)
             )
             if checkpoint_tuple is not None and upkeep.matches_metadata(
@@ -261,9 +273,10 @@ class _Listing:
                 return checkpoint_tuple
         return None
 
-    def _advance_thread(self) -> Operation[bool]:
+    def _advance_thread(self) -> Steps[bool]:
         if not self._threads:
-            self._threads = list((yield "threads", self._thread, _PAGE))
+            names = yield from self._operations.backend.list_threads(self._thread, _PAGE)
+            self._threads = [*names]
         if not self._threads:
             return False
         self._thread = self._threads.pop(0)

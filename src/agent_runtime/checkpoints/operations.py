@@ -1,13 +1,11 @@
-"""How checkpoints are stored and read, without I/O.
-
-Append-only, verified, the same on every backend.
-"""
+"""Store and read checkpoints, append-only and verified, on any backend."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import copy
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -42,14 +40,13 @@ from agent_runtime.checkpoints.shapes import is_checkpoint_row, is_write
 from agent_runtime.checkpoints.stored_list import StoredList
 from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import CheckpointCorrupt
+from agent_runtime.storage.operation import Operation, Steps, adrive, drive
 
 FENCING_TOKEN_KEY = "__agent_runtime_guard"  # noqa: S105 - the key of a mapping
 """The key below `configurable` of the turn's token; LangGraph passes it on and does not persist it.
 """
 
 R = TypeVar("R")
-Operation: TypeAlias = Generator[tuple[Any, ...], Any, R]
-"""An operation without its I/O: yields `(operation, *args)` for Records and is sent the answers."""
 
 
 def combine_digests(digests: Iterable[bytes]) -> bytes:
@@ -58,7 +55,10 @@ def combine_digests(digests: Iterable[bytes]) -> bytes:
 
 
 class CheckpointOperations:
-    """The logic of a saver without its I/O; `Checkpointer` is its public form."""
+    """Turn LangGraph's checkpoints into operations of a backend.
+
+    Methods return steps, which `run` and `arun` carry out; `Checkpointer` is the public form.
+    """
 
     def __init__(
         self,
@@ -73,41 +73,30 @@ class CheckpointOperations:
         self.blobs = Blobs(Codec(allowed_types), Seal(mac_key))
         self._cache: CheckpointCache = CheckpointCache()
 
-    # -- driving
+    def allow(self, types: Iterable[type | tuple[str, ...]]) -> None:
+        """Allow these classes in states, too."""
+        self.blobs = Blobs(self.blobs.codec.with_allowed_types(types), self.blobs.seal)
 
-    def run(self, operation: Operation[R]) -> R:
-        """Carry out an operation for a sync caller."""
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    answer = self.backend.call(*request)
-                except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
-                    request = operation.throw(error)
-                else:
-                    request = operation.send(answer)
-        except StopIteration as stop:
-            return cast("R", stop.value)
+    def with_types(self, types: Iterable[type | tuple[str, ...]]) -> Self:
+        """Return a copy that allows these classes in states, too; it shares the storage."""
+        clone = copy.copy(self)
+        clone._cache = CheckpointCache()  # values read with the other allow-list stay there
+        clone.allow(types)
+        return clone
 
-    async def arun(self, operation: Operation[R]) -> R:
-        """Carry out an operation for an async caller."""
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    answer = await self.backend.acall(*request)
-                except Exception as error:  # noqa: BLE001 - the operation decides what to do about it
-                    request = operation.throw(error)
-                else:
-                    request = operation.send(answer)
-        except StopIteration as stop:
-            return cast("R", stop.value)
+    def run(self, steps: Steps[R]) -> R:
+        """Carry out steps for a sync caller."""
+        return drive(steps, _run)
+
+    async def arun(self, steps: Steps[R]) -> R:
+        """Carry out steps for an async caller."""
+        return await adrive(steps, _arun)
 
     # -- writing
 
-    def put_operation(
+    def put(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> Operation[RunnableConfig]:
+    ) -> Steps[RunnableConfig]:
         """Store a checkpoint after the one that `config` names."""
         thread, namespace, parent_id = parse_config(config)
         fencing_token: FencingToken | None = config.get("configurable", {}).get(FENCING_TOKEN_KEY)
@@ -137,8 +126,7 @@ class CheckpointOperations:
                 last - first + 1 for ranges in cached.refs.values() for first, last in ranges
             )
             try:
-                yield (
-                    "save",
+                yield from self.backend.save(
                     thread,
                     row,
                     chunks,
@@ -152,12 +140,16 @@ class CheckpointOperations:
                 parent = CachedCheckpoint("", {})
                 self.forget(thread)
                 for channel in cached.refs:
-                    numbers[channel] = yield "next_number", thread, namespace, channel
+                    numbers[channel] = yield from self.backend.next_chunk_number(
+                        thread, namespace, channel
+                    )
             except (
                 ChunkConflict
             ):  # a fork, or another writer without a lease: take numbers behind its
                 for chunk in chunks:
-                    numbers[chunk.channel] = yield "next_number", thread, namespace, chunk.channel
+                    numbers[chunk.channel] = yield from self.backend.next_chunk_number(
+                        thread, namespace, chunk.channel
+                    )
         self._cache.put(thread, namespace, cached)
         return config_of(thread, namespace, checkpoint["id"])
 
@@ -230,21 +222,21 @@ class CheckpointOperations:
 
     def _load_parent(
         self, thread: str, namespace: str, checkpoint_id: str | None
-    ) -> Operation[CachedCheckpoint]:
+    ) -> Steps[CachedCheckpoint]:
         """Return the parent checkpoint, from the cache or from the store."""
         if checkpoint_id is None:
             return CachedCheckpoint("", {})
         cached = self._cache.get(thread, namespace)
         if cached is None or cached.checkpoint_id != checkpoint_id:
-            loaded = yield "load", thread, namespace, checkpoint_id, None
+            loaded = yield from self.backend.load(thread, namespace, checkpoint_id, None)
             if loaded is None:
                 return CachedCheckpoint("", {})
             _, cached = yield from self.decode_checkpoint(thread, loaded)
         return cached
 
-    def put_writes_operation(
+    def put_writes(
         self, config: RunnableConfig, writes: Any, task_id: str, task_path: str
-    ) -> Operation[None]:
+    ) -> Steps[None]:
         """Store a task's writes."""
         thread, namespace, checkpoint_id = parse_config(config)
         fencing_token: FencingToken | None = config.get("configurable", {}).get(FENCING_TOKEN_KEY)
@@ -267,14 +259,8 @@ class CheckpointOperations:
                     self.blobs.encode([channel, value], "write", *write_location),
                 )
             )
-        yield (
-            "save_writes",
-            thread,
-            namespace,
-            checkpoint_id or "",
-            sealed_writes,
-            fencing_token,
-            self.ttl_s,
+        yield from self.backend.save_writes(
+            thread, namespace, checkpoint_id or "", sealed_writes, fencing_token, self.ttl_s
         )
 
     def forget(self, thread: str) -> None:
@@ -283,12 +269,14 @@ class CheckpointOperations:
 
     # -- reading
 
-    def get_tuple_operation(self, config: RunnableConfig) -> Operation[CheckpointTuple | None]:
+    def get_tuple(self, config: RunnableConfig) -> Steps[CheckpointTuple | None]:
         """Read a checkpoint, from memory where this process wrote or read it last."""
         thread, namespace, checkpoint_id = parse_config(config)
         cached = self._cache.get(thread, namespace)
         cached_id = cached.checkpoint_id if cached is not None else None
-        loaded: LoadedCheckpoint | None = yield "load", thread, namespace, checkpoint_id, cached_id
+        loaded: LoadedCheckpoint | None = yield from self.backend.load(
+            thread, namespace, checkpoint_id, cached_id
+        )
         if loaded is None:
             return None
         return (
@@ -299,7 +287,7 @@ class CheckpointOperations:
 
     def build_tuple(
         self, thread: str, loaded: LoadedCheckpoint, cached: CachedCheckpoint | None
-    ) -> Operation[CheckpointTuple]:
+    ) -> Steps[CheckpointTuple]:
         """Build LangGraph's tuple of a loaded row."""
         row = loaded.row
         content = yield from self.decode_row(thread, row)
@@ -327,7 +315,7 @@ class CheckpointOperations:
             for c in cached.refs
         }
 
-    def decode_row(self, thread: str, row: CheckpointRow) -> Operation[list[Any]]:
+    def decode_row(self, thread: str, row: CheckpointRow) -> Steps[list[Any]]:
         """Return the verified content of a row: checkpoint, metadata, references, list channels."""
         row_location = ("row", thread, row.namespace, row.checkpoint_id, row.parent_id or "")
         content = yield from self.decode_or_quarantine(
@@ -343,7 +331,7 @@ class CheckpointOperations:
 
     def decode_checkpoint(
         self, thread: str, loaded: LoadedCheckpoint, content: list[Any] | None = None
-    ) -> Operation[tuple[dict[str, Any], CachedCheckpoint]]:
+    ) -> Steps[tuple[dict[str, Any], CachedCheckpoint]]:
         """Return the verified values of a checkpoint, and its cache entry."""
         row = loaded.row
         content = content or (yield from self.decode_row(thread, row))
@@ -386,7 +374,7 @@ class CheckpointOperations:
 
     def decode_writes(
         self, thread: str, row: CheckpointRow, writes: list[Write]
-    ) -> Operation[list[tuple[str, str, Any]]]:
+    ) -> Steps[list[tuple[str, str, Any]]]:
         """Return verified writes, in the order in which LangGraph applies them."""
         decoded_writes = []
         for write in sorted(writes, key=lambda w: writes_sort_key(w.path, w.task_id, w.index)):
@@ -410,7 +398,7 @@ class CheckpointOperations:
         has_shape: Callable[[Any], bool],
         data: bytes | None,
         *location_parts: str,
-    ) -> Operation[Any]:
+    ) -> Steps[Any]:
         """Return the value in a blob.
 
         One that does not verify is quarantined and raises CheckpointCorrupt.
@@ -420,12 +408,21 @@ class CheckpointOperations:
         except CheckpointCorrupt as error:
             yield from self.quarantine_and_raise(thread, data or b"", error)
 
-    @staticmethod
-    def quarantine_and_raise(thread: str, data: bytes, error: CheckpointCorrupt) -> Operation[None]:
+    def quarantine_and_raise(
+        self, thread: str, data: bytes, error: CheckpointCorrupt
+    ) -> Steps[None]:
         """Quarantine a copy of damaged data, and raise.
 
         Intact data of another configuration is left alone.
         """
         if error.damaged:
-            yield "quarantine", thread, error.place, data
+            yield from self.backend.quarantine(thread, error.place, data)
         raise error
+
+
+def _run(operation: Operation[R]) -> R:
+    return operation.run()
+
+
+async def _arun(operation: Operation[R]) -> R:
+    return await operation

@@ -10,7 +10,8 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
-from agent_runtime.checkpoints.backends.backend import SEPARATOR, SessionRow
+from agent_runtime.checkpoints.backends.backend import SEPARATOR
+from agent_runtime.checkpoints.backends.session_table import SessionRow
 from agent_runtime.errors import InputInvalid, SessionIdInvalid
 
 MAX_THREAD_ID = 512

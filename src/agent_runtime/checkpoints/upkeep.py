@@ -7,70 +7,83 @@ from typing import Any
 
 from agent_runtime.checkpoints.backends.backend import CheckpointRow, Chunk, LoadedCheckpoint
 from agent_runtime.checkpoints.chunk_refs import numbers_in, parse_refs
-from agent_runtime.checkpoints.operations import CheckpointOperations, Operation, combine_digests
+from agent_runtime.checkpoints.operations import CheckpointOperations, combine_digests
 from agent_runtime.checkpoints.shapes import is_write
 from agent_runtime.errors import CheckpointCorrupt, InputInvalid
+from agent_runtime.storage.operation import Steps
 
-CheckpointKeys = list[tuple[str, str]]
+CheckpointKeys = Sequence[tuple[str, str]]
 """Checkpoints by namespace and id."""
 
 
 def copy_thread(
-    saver: CheckpointOperations, source: str, target: str, until: str | None = None
-) -> Operation[None]:
+    operations: CheckpointOperations, source: str, target: str, until: str | None = None
+) -> Steps[None]:
     """Copy every checkpoint, sealed for its new thread.
 
     `until` leaves out checkpoints that are not its ancestors. Raises InputInvalid when the target
     has checkpoints.
     """
-    checkpoint_keys: CheckpointKeys = yield "list", source, None, None, None
-    existing_rows: CheckpointKeys = yield "list", target, None, None, 1
+    checkpoint_keys: CheckpointKeys = yield from operations.backend.list_checkpoints(
+        source, None, None, None
+    )
+    existing_rows: CheckpointKeys = yield from operations.backend.list_checkpoints(
+        target, None, None, 1
+    )
     if existing_rows:
         raise InputInvalid(f"the thread '{target}' has checkpoints already", "target_thread_id")
     if until is not None:
-        checkpoint_keys = yield from _ancestors(source, checkpoint_keys, until)
+        checkpoint_keys = yield from _ancestors(operations, source, checkpoint_keys, until)
     copied_digests: dict[tuple[str, str, int], bytes] = {}
     for namespace, checkpoint_id in reversed(checkpoint_keys):
-        loaded: LoadedCheckpoint | None = yield "load", source, namespace, checkpoint_id, None
+        loaded: LoadedCheckpoint | None = yield from operations.backend.load(
+            source, namespace, checkpoint_id, None
+        )
         if loaded is None:  # pruned in the meantime
             continue
-        content = yield from saver.decode_row(source, loaded.row)
+        content = yield from operations.decode_row(source, loaded.row)
         chunks = []
         for (channel, number), data in loaded.chunks.items():
             if (namespace, channel, number) in copied_digests:
                 continue
             try:
-                payload = saver.blobs.unseal_payload(
+                payload = operations.blobs.unseal_payload(
                     data, "chunk", source, namespace, channel, str(number)
                 )
             except CheckpointCorrupt as error:
-                yield from saver.quarantine_and_raise(source, data, error)
+                yield from operations.quarantine_and_raise(source, data, error)
                 raise
-            sealed = saver.blobs.seal_payload(
+            sealed = operations.blobs.seal_payload(
                 payload, "chunk", target, namespace, channel, str(number)
             )
-            copied_digests[namespace, channel, number] = saver.blobs.seal.digest_of(sealed)
+            copied_digests[namespace, channel, number] = operations.blobs.seal.digest_of(sealed)
             chunks.append(Chunk(channel, number, sealed))
         row = loaded.row
         row_key = (namespace, checkpoint_id)
         content[1] = {**content[1], **({"thread_id": target} if "thread_id" in content[1] else {})}
         if content[4:]:
             content[4] = _combined_digest(namespace, content[2], copied_digests)
-        sealed = saver.blobs.encode(content, "row", target, *row_key, row.parent_id or "")
+        sealed = operations.blobs.encode(content, "row", target, *row_key, row.parent_id or "")
         copied_row = CheckpointRow(namespace, checkpoint_id, row.parent_id, row.chunks, sealed)
-        yield "save", target, copied_row, chunks, None, saver.ttl_s, content[1].get("run_id"), False
+        yield from operations.backend.save(
+            target, copied_row, chunks, None, operations.ttl_s, content[1].get("run_id"), False
+        )
         writes = []
         # Writes after the requested checkpoint belong to its successors.
         for write in loaded.writes if checkpoint_id != until else ():
             write_location = (*row_key, write.task_id, str(write.index), write.path)
-            value = yield from saver.decode_or_quarantine(
+            value = yield from operations.decode_or_quarantine(
                 source, is_write, write.data, "write", source, *write_location
             )
             writes.append(
-                write._replace(data=saver.blobs.encode(value, "write", target, *write_location))
+                write._replace(
+                    data=operations.blobs.encode(value, "write", target, *write_location)
+                )
             )
         if writes:
-            yield "save_writes", target, *row_key, writes, None, saver.ttl_s
+            yield from operations.backend.save_writes(
+                target, *row_key, writes, None, operations.ttl_s
+            )
 
 
 def _combined_digest(
@@ -86,8 +99,8 @@ def _combined_digest(
 
 
 def _ancestors(
-    thread: str, checkpoint_keys: CheckpointKeys, until: str
-) -> Operation[CheckpointKeys]:
+    operations: CheckpointOperations, thread: str, checkpoint_keys: CheckpointKeys, until: str
+) -> Steps[CheckpointKeys]:
     ancestors = []
     ancestor_ids = {until}
     for namespace, checkpoint_id in checkpoint_keys:
@@ -96,12 +109,8 @@ def _ancestors(
                 ancestors.append((namespace, checkpoint_id))
         elif checkpoint_id in ancestor_ids:
             ancestors.append((namespace, checkpoint_id))
-            loaded: LoadedCheckpoint | None = yield (
-                "load",
-                thread,
-                namespace,
-                checkpoint_id,
-                checkpoint_id,
+            loaded: LoadedCheckpoint | None = yield from operations.backend.load(
+                thread, namespace, checkpoint_id, checkpoint_id
             )
             if loaded is not None and loaded.row.parent_id is not None:
                 ancestor_ids.add(loaded.row.parent_id)
@@ -110,28 +119,30 @@ def _ancestors(
     return ancestors
 
 
-def delete_thread(saver: CheckpointOperations, thread: str) -> Operation[None]:
+def delete_thread(operations: CheckpointOperations, thread: str) -> Steps[None]:
     """Delete everything of a thread."""
-    yield "delete_thread", thread
-    saver.forget(thread)
+    yield from operations.backend.delete_thread(thread)
+    operations.forget(thread)
 
 
-def delete_for_runs(saver: CheckpointOperations, run_ids: Sequence[str]) -> Operation[None]:
+def delete_for_runs(operations: CheckpointOperations, run_ids: Sequence[str]) -> Steps[None]:
     """Delete the checkpoints that these runs wrote, and values that no other checkpoint shares."""
     unique_run_ids = set(run_ids)
     threads: set[str] = set()
     for run_id in run_ids:
-        threads |= set((yield "threads_of_run", run_id))
+        threads |= set((yield from operations.backend.threads_of_run(run_id)))
     for thread in sorted(threads):
         deleted = list[CheckpointRow]()
         retained = list[CheckpointRow]()
-        for loaded in (yield from _load_checkpoints(thread)):
-            content = yield from saver.decode_row(thread, loaded.row)
+        for loaded in (yield from _load_checkpoints(operations, thread)):
+            content = yield from operations.decode_row(thread, loaded.row)
             (deleted if content[1].get("run_id") in unique_run_ids else retained).append(loaded.row)
-        yield from _drop_rows(saver, thread, deleted, retained)
+        yield from _drop_rows(operations, thread, deleted, retained)
 
 
-def prune(saver: CheckpointOperations, thread_ids: Sequence[str], strategy: str) -> Operation[None]:
+def prune(
+    operations: CheckpointOperations, thread_ids: Sequence[str], strategy: str
+) -> Steps[None]:
     """Keep only the latest checkpoint of each namespace and its dependencies, or delete everything.
 
     A `DeltaChannel` is rebuilt from the writes of its ancestors back to its last snapshot: those
@@ -141,18 +152,20 @@ def prune(saver: CheckpointOperations, thread_ids: Sequence[str], strategy: str)
         raise InputInvalid("the strategy is keep_latest or delete", "strategy")
     for thread in thread_ids:
         if strategy == "delete":
-            yield from delete_thread(saver, thread)
+            yield from delete_thread(operations, thread)
             continue
-        loaded_checkpoints: list[LoadedCheckpoint] = yield from _load_checkpoints(thread)
+        loaded_checkpoints: list[LoadedCheckpoint] = yield from _load_checkpoints(
+            operations, thread
+        )
         by_id = {(r.row.namespace, r.row.checkpoint_id): r.row for r in loaded_checkpoints}
         latest: dict[str, CheckpointRow] = {}
         for loaded in loaded_checkpoints:  # newest first
             latest.setdefault(loaded.row.namespace, loaded.row)
         retained: dict[tuple[str, str], CheckpointRow] = {}
         for row in latest.values():
-            yield from _retain_with_history(saver, thread, row, by_id, retained)
+            yield from _retain_with_history(operations, thread, row, by_id, retained)
         yield from _drop_rows(
-            saver,
+            operations,
             thread,
             [r for key, r in by_id.items() if key not in retained],
             list(retained.values()),
@@ -160,13 +173,13 @@ def prune(saver: CheckpointOperations, thread_ids: Sequence[str], strategy: str)
 
 
 def _retain_with_history(
-    saver: CheckpointOperations,
+    operations: CheckpointOperations,
     thread: str,
     row: CheckpointRow,
     by_id: dict[tuple[str, str], CheckpointRow],
     retained: dict[tuple[str, str], CheckpointRow],
-) -> Operation[None]:
-    content = yield from saver.decode_row(thread, row)
+) -> Steps[None]:
+    content = yield from operations.decode_row(thread, row)
     retained[row.namespace, row.checkpoint_id] = row
     open_channels = set(content[1].get("counters_since_delta_snapshot") or ()) - set(
         parse_refs(row.chunks)
@@ -180,22 +193,26 @@ def _retain_with_history(
         open_channels -= set(parse_refs(row.chunks))
 
 
-def _load_checkpoints(thread: str) -> Operation[list[LoadedCheckpoint]]:
-    checkpoint_keys: CheckpointKeys = yield "list", thread, None, None, None
+def _load_checkpoints(
+    operations: CheckpointOperations, thread: str
+) -> Steps[list[LoadedCheckpoint]]:
+    checkpoint_keys: CheckpointKeys = yield from operations.backend.list_checkpoints(
+        thread, None, None, None
+    )
     loaded_checkpoints = []
     for namespace, checkpoint_id in checkpoint_keys:
-        loaded = yield "load", thread, namespace, checkpoint_id, checkpoint_id
+        loaded = yield from operations.backend.load(thread, namespace, checkpoint_id, checkpoint_id)
         if loaded is not None:
             loaded_checkpoints.append(loaded)
     return loaded_checkpoints
 
 
 def _drop_rows(
-    saver: CheckpointOperations,
+    operations: CheckpointOperations,
     thread: str,
     deleted: list[CheckpointRow],
     retained: list[CheckpointRow],
-) -> Operation[None]:
+) -> Steps[None]:
     if not deleted:
         return
     retained_chunks = _chunk_numbers(retained)
@@ -203,13 +220,12 @@ def _drop_rows(
     unused = {
         key: numbers - retained_chunks.get(key, set()) for key, numbers in deleted_chunks.items()
     }
-    yield (
-        "drop",
+    yield from operations.backend.delete_checkpoints(
         thread,
         [(r.namespace, r.checkpoint_id) for r in deleted],
         {k: n for k, n in unused.items() if n},
     )
-    saver.forget(thread)
+    operations.forget(thread)
 
 
 def _chunk_numbers(rows: list[CheckpointRow]) -> dict[tuple[str, str], set[int]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +14,10 @@ from agent_runtime.cli.state import open_ledger
 
 if TYPE_CHECKING:
     from agent_runtime.budgets import Balance
+    from agent_runtime.budgets.ledger.ledger import Ledger
+    from agent_runtime.storage.operation import Operation
+
+R = TypeVar("R")
 
 BY = ("tenant", "user", "template", "model", "day")
 COLUMNS = (
@@ -39,12 +43,12 @@ def cost(context: click.Context, ledger: str | None) -> None:
     context.obj = ledger
 
 
-def _call_ledger(url: str | None, operation: str, *args: Any) -> Any:
+def _run_on_ledger(url: str | None, request: Callable[[Ledger], Operation[R]]) -> R:
     import asyncio
 
     ledger = open_ledger(url)
     try:
-        return ledger.call(operation, *args)
+        return request(ledger).run()
     finally:
         asyncio.run(ledger.aclose())
 
@@ -80,7 +84,9 @@ def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, 
     """
     begin = parse_unix_time(since, "--since")
     end = time.time() if until is None else parse_unix_time(until, "--until")
-    rows = group_spending(_call_ledger(url, "report", begin, end), by or ("tenant",))
+    rows = group_spending(
+        _run_on_ledger(url, lambda ledger: ledger.report(begin, end)), by or ("tenant",)
+    )
     _print_rows(rows, (*(by or ("tenant",)), *COLUMNS), style)
 
 
@@ -89,7 +95,8 @@ def report(url: str | None, by: tuple[str, ...], since: str, until: str | None, 
 @click.pass_obj
 def budgets(url: str | None, style: str) -> None:
     """Show every account: spent, reserved by running calls, and remaining."""
-    rows = [_account_row(key, balance) for key, balance in _call_ledger(url, "balances").items()]
+    balances = _run_on_ledger(url, lambda ledger: ledger.balances())
+    rows = [_account_row(key, balance) for key, balance in balances.items()]
     names = (
         "account spent_usd held_usd limit_usd left_usd spent_tokens held_tokens limit_tokens"
     ).split()

@@ -13,7 +13,7 @@ from agent_runtime.cli.state import open_dead_letters
 from agent_runtime.escapes import escape_to_one_line
 
 if TYPE_CHECKING:
-    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.event_bus.dead_letter import DeadLetters
 
 NOT_FOUND = 4
 

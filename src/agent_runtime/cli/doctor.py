@@ -64,8 +64,8 @@ def _checks() -> Iterator[tuple[str, bool, str]]:
     present = [name for name in PROVIDER_KEYS if os.environ.get(name)]
     yield "provider keys", True, ", ".join(present) or "none: the offline stand-in answers"
     yield _check_store("sessions", open_sessions, lambda manager: manager.list_sessions(limit=1))
-    yield _check_store("ledger", open_ledger, lambda ledger: ledger.acall("balances"))
-    yield _check_store("keys", open_keys, lambda keys: keys.store.acall("all"))
+    yield _check_store("ledger", open_ledger, lambda ledger: ledger.balances())
+    yield _check_store("keys", open_keys, lambda keys: keys.store.list_keys())
     if settings().events != "off":
         yield _check_store("events", open_events, lambda log: log.query(EventQuery(), limit=1))
     yield _check_store("batches", open_batch_journal, lambda journal: journal.list(limit=1))

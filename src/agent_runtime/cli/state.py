@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agent_runtime.auth import ApiKeys
     from agent_runtime.budgets import Ledger
     from agent_runtime.event_bus.brokers import Broker, EventLog
-    from agent_runtime.event_bus.dead_letters import DeadLetters
+    from agent_runtime.event_bus.dead_letter import DeadLetters
     from agent_runtime.event_bus.relay import Relay
     from agent_runtime.factory import AgentFactory
     from agent_runtime.sessions import SessionManager

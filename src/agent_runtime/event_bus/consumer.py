@@ -21,8 +21,8 @@ from agent_runtime.errors.user_code import as_user_exception, error_text
 from agent_runtime.event_bus.brokers.broker import Broker, Delivery, StartPosition, cancel_and_wait
 from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.event_bus.cloud_event import to_cloud_event
-from agent_runtime.event_bus.dead_letter import DeadLetter
-from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters, add_shielded
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
+from agent_runtime.event_bus.dead_letters import MemoryDeadLetters, add_shielded
 from agent_runtime.event_bus.deduplication import DeduplicationStore, MemoryDeduplicationStore
 from agent_runtime.event_bus.event import DEFAULT_TENANT, Cause, Event, current_cause
 from agent_runtime.event_bus.group import Filter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from agent_runtime.errors.user_code import error_text
 from agent_runtime.event_bus.cloud_event import to_jsonable
@@ -64,3 +64,28 @@ class DeadLetter:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-ready."""
         return asdict(self)
+
+
+@runtime_checkable
+class DeadLetters(Protocol):
+    """Store dead letters. Methods raise StoreError when the store fails."""
+
+    def add(self, letter: DeadLetter) -> Awaitable[None]:
+        """Keep a letter. Adding one with a known id changes nothing."""
+
+    def list(
+        self, queue: str | None = None, *, limit: int = 100
+    ) -> Awaitable[Sequence[DeadLetter]]:
+        """Return the oldest letters first, of one queue or of all."""
+
+    def get(self, letter_id: str) -> Awaitable[DeadLetter | None]:
+        """Return the letter, or None."""
+
+    def remove(self, letter_id: str) -> Awaitable[bool]:
+        """Throw it away; False when it is not there."""
+
+    def count(self, queue: str | None = None) -> Awaitable[int]:
+        """Return how many letters there are."""
+
+    async def aclose(self) -> None:
+        """Close the store."""

@@ -5,36 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
 
 from typing_extensions import override
 
-from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.storage import SqliteFile, StoreUrl
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
-
-
-@runtime_checkable
-class DeadLetters(Protocol):
-    """Store dead letters. Methods raise StoreError when the store fails."""
-
-    async def add(self, letter: DeadLetter) -> None:
-        """Keep a letter. Adding one with a known id changes nothing."""
-
-    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the oldest letters first, of one queue or of all."""
-
-    async def get(self, letter_id: str) -> DeadLetter | None:
-        """Return the letter, or None."""
-
-    async def remove(self, letter_id: str) -> bool:
-        """Throw it away; False when it is not there."""
-
-    async def count(self, queue: str | None = None) -> int:
-        """Return how many letters there are."""
-
-    async def aclose(self) -> None:
-        """Close the store."""
 
 
 class MemoryDeadLetters(DeadLetters):
@@ -88,52 +65,39 @@ class SqliteDeadLetters(SqliteFile, DeadLetters):
     )
 
     @override
-    async def add(self, letter: DeadLetter) -> None:
+    @operation
+    def add(self, letter: DeadLetter) -> None:
         text = json.dumps(letter.to_dict(), ensure_ascii=True)
-        await self.acall("insert", letter.id, letter.queue, text)
-
-    @override
-    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        rows = await self.acall("select", queue, limit)
-        return [DeadLetter.from_dict(json.loads(text)) for (text,) in rows]
-
-    @override
-    async def get(self, letter_id: str) -> DeadLetter | None:
-        record = await self.acall("find", letter_id)
-        return None if record is None else DeadLetter.from_dict(json.loads(record[0]))
-
-    @override
-    async def remove(self, letter_id: str) -> bool:
-        removed: bool = await self.acall("delete", letter_id)
-        return removed
-
-    @override
-    async def count(self, queue: str | None = None) -> int:
-        counted: int = await self.acall("count", queue)
-        return counted
-
-    def _insert(self, letter_id: str, queue: str, text: str) -> None:
         self._db.execute(
             "INSERT OR IGNORE INTO dead_letters (id, queue, letter) VALUES (?, ?, ?)",
-            [letter_id, queue, text],
+            [letter.id, letter.queue, text],
         )
 
-    def _select(self, queue: str | None, limit: int) -> Any:
+    @override
+    @operation
+    def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
         sql = (
             "SELECT letter FROM dead_letters WHERE ?1 IS NULL OR queue = ?1 ORDER BY number "
             "LIMIT ?2"
         )
-        return self._db.execute(sql, [queue, limit]).fetchall()
+        rows = self._db.execute(sql, [queue, limit])
+        return [DeadLetter.from_dict(json.loads(text)) for (text,) in rows]
 
-    def _find(self, letter_id: str) -> Any:
-        return self._db.execute(
-            "SELECT letter FROM dead_letters WHERE id = ?", [letter_id]
-        ).fetchone()
+    @override
+    @operation
+    def get(self, letter_id: str) -> DeadLetter | None:
+        sql = "SELECT letter FROM dead_letters WHERE id = ?"
+        record = self._db.execute(sql, [letter_id]).fetchone()
+        return None if record is None else DeadLetter.from_dict(json.loads(record[0]))
 
-    def _delete(self, letter_id: str) -> bool:
+    @override
+    @operation
+    def remove(self, letter_id: str) -> bool:
         return self._db.execute("DELETE FROM dead_letters WHERE id = ?", [letter_id]).rowcount == 1
 
-    def _count(self, queue: str | None) -> int:
+    @override
+    @operation
+    def count(self, queue: str | None = None) -> int:
         sql = "SELECT count(*) FROM dead_letters WHERE ?1 IS NULL OR queue = ?1"
         letter_count: int = self._db.execute(sql, [queue]).fetchone()[0]
         return letter_count

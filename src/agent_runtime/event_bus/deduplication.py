@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable
 from typing import Protocol, runtime_checkable
 
 from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 
@@ -17,10 +19,10 @@ class DeduplicationStore(Protocol):
     Methods raise StoreError when the store fails.
     """
 
-    async def contains(self, consumer: str, name: str) -> bool:
+    def contains(self, consumer: str, name: str) -> Awaitable[bool]:
         """Tell whether the consumer has handled the event of this name."""
 
-    async def add(self, consumer: str, name: str) -> None:
+    def add(self, consumer: str, name: str) -> Awaitable[None]:
         """Record that the consumer has handled it."""
 
     async def aclose(self) -> None:
@@ -65,20 +67,15 @@ class SqliteDeduplicationStore(SqliteFile):
         super().__init__(path)
         self._retention_s = retention_s
 
-    async def contains(self, consumer: str, name: str) -> bool:
+    @operation
+    def contains(self, consumer: str, name: str) -> bool:
         """Tell whether the consumer has handled the event of this name."""
-        is_duplicate: bool = await self.acall("has", consumer, name)
-        return is_duplicate
-
-    async def add(self, consumer: str, name: str) -> None:
-        """Record that the consumer has handled it."""
-        await self.acall("put", consumer, name)
-
-    def _has(self, consumer: str, name: str) -> bool:
         sql = "SELECT 1 FROM seen_ids WHERE consumer = ? AND id = ?"
         return self._db.execute(sql, [consumer, name]).fetchone() is not None
 
-    def _put(self, consumer: str, name: str) -> None:
+    @operation
+    def add(self, consumer: str, name: str) -> None:
+        """Record that the consumer has handled it."""
         now = time.time()
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO seen_ids VALUES (?, ?, ?)", [consumer, name, now])

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.event_bus.dead_letter import DeadLetter
-from agent_runtime.event_bus.dead_letters import DeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.event_bus.event import DEFAULT_TENANT
 from agent_runtime.types import Principal, may_use
 

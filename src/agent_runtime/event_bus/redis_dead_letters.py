@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from agent_runtime.event_bus.dead_letter import DeadLetter
+from typing_extensions import override
+
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.storage import RedisConnection
+from agent_runtime.storage.operation import Steps, steps_operation
 
 # letters: id -> JSON; order: ids by number; one more sorted set of ids for each queue
 _INSERT = """
@@ -25,10 +27,10 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
 
-class RedisDeadLetters(RedisConnection):
+class RedisDeadLetters(RedisConnection, DeadLetters):
     """Keep dead letters on a Redis server; its keys share a slot.
 
-    See RedisConnection for the arguments.
+    Takes RedisConnection's arguments.
     """
 
     STORE = "dead_letters"
@@ -39,31 +41,9 @@ class RedisDeadLetters(RedisConnection):
     def _order(self, queue: str | None) -> str:
         return self._key("order") if queue is None else self._key(f"queue:{queue}")
 
-    async def add(self, letter: DeadLetter) -> None:
-        """Keep a letter; one with a known id changes nothing."""
-        await self.acall("insert", letter)
-
-    async def list(self, queue: str | None = None, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """Return the oldest letters first, of one queue or of all."""
-        letters: Sequence[DeadLetter] = await self.acall("select", queue, limit)
-        return letters
-
-    async def get(self, letter_id: str) -> DeadLetter | None:
-        """Return the letter, or None."""
-        letter: DeadLetter | None = await self.acall("find", letter_id)
-        return letter
-
-    async def remove(self, letter_id: str) -> bool:
-        """Throw a letter away; False when it is not there."""
-        removed: bool = await self.acall("delete", letter_id)
-        return removed
-
-    async def count(self, queue: str | None = None) -> int:
-        """Return how many letters a queue has, or all queues."""
-        counted: int = await self.acall("count", queue)
-        return counted
-
-    def _insert(self, letter: DeadLetter) -> Any:
+    @override
+    @steps_operation
+    def add(self, letter: DeadLetter) -> Steps[None]:
         text = json.dumps(letter.to_dict(), ensure_ascii=True)
         keys = [
             self._key("letters"),
@@ -73,23 +53,34 @@ class RedisDeadLetters(RedisConnection):
         ]
         yield _INSERT, keys, [letter.id, text]
 
-    def _select(self, queue: str | None, limit: int) -> Any:
+    @override
+    @steps_operation
+    def list(self, queue: str | None = None, *, limit: int = 100) -> Steps[Sequence[DeadLetter]]:
         if limit < 1:
             return []
         ids = yield "zrange", self._order(queue), 0, limit - 1
         texts = (yield "hmget", self._key("letters"), ids) if ids else []
         return [DeadLetter.from_dict(json.loads(text)) for text in texts if text is not None]
 
-    def _find(self, letter_id: str) -> Any:
-        text = yield "hget", self._key("letters"), letter_id
-        return None if text is None else DeadLetter.from_dict(json.loads(text))
+    @override
+    @steps_operation
+    def get(self, letter_id: str) -> Steps[DeadLetter | None]:
+        return (yield from self._find(letter_id))
 
-    def _delete(self, letter_id: str) -> Any:
+    @override
+    @steps_operation
+    def remove(self, letter_id: str) -> Steps[bool]:
         letter = yield from self._find(letter_id)
         if letter is None:
             return False
         keys = [self._key("letters"), self._order(None), self._order(letter.queue)]
         return bool((yield _DELETE, keys, [letter_id]))
 
-    def _count(self, queue: str | None) -> Any:
-        return (yield "zcard", self._order(queue))
+    @override
+    @steps_operation
+    def count(self, queue: str | None = None) -> Steps[int]:
+        return int((yield "zcard", self._order(queue)))
+
+    def _find(self, letter_id: str) -> Steps[DeadLetter | None]:
+        text = yield "hget", self._key("letters"), letter_id
+        return None if text is None else DeadLetter.from_dict(json.loads(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +14,7 @@ from agent_runtime.auth.caller_names import caller_of
 from agent_runtime.errors import ConfigurationError, StoreError
 from agent_runtime.limits.rate_limits import check_parts, key_of
 from agent_runtime.storage import RedisConnection, StoreUrl
+from agent_runtime.storage.operation import Steps, steps_operation
 from agent_runtime.types import AgentContext
 
 
@@ -69,13 +70,13 @@ class ConcurrencyStore(Protocol):
 
     lease_s: float | None
 
-    async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
+    def acquire(self, permits: Sequence[Permit], holder: str) -> Awaitable[Permit | None]:
         """Take them; returns the first that is full. Raises StoreError."""
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Release the permits, or start to; never fails."""
 
-    async def renew(self, permits: Sequence[Permit], holder: str) -> None:
+    def renew(self, permits: Sequence[Permit], holder: str) -> Awaitable[None]:
         """Hold them for another `lease_s`; raises StoreError."""
 
     async def aclose(self) -> None:
@@ -144,7 +145,7 @@ ARGV[3] 'renew' does not count.
 class RedisConcurrencyStore(RedisConnection):
     """Slots that processes share. A process that dies gives its slots back when their lease ends.
 
-    See RedisConnection for the arguments.
+    Takes RedisConnection's arguments.
     """
 
     lease_s: float | None = 30.0
@@ -156,12 +157,12 @@ class RedisConcurrencyStore(RedisConnection):
     async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
         """Take them; returns the first that is full. Raises StoreError."""
         await self._wait_for_releases()
-        number = await self.acall("hold", permits, holder, "")
+        number = await self._hold(permits, holder, "")
         return permits[number - 1] if number else None
 
     async def renew(self, permits: Sequence[Permit], holder: str) -> None:
         """Hold them for another lease; raises StoreError."""
-        await self.acall("hold", permits, holder, "renew")
+        await self._hold(permits, holder, "renew")
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Start to release permits: the caller does not wait, but the next acquire here does."""
@@ -181,13 +182,15 @@ class RedisConcurrencyStore(RedisConnection):
 
     async def _release_now(self, permits: Sequence[Permit], holder: str) -> None:
         with suppress(StoreError):  # the lease ends by itself
-            await self.acall("give_back", permits, holder)
+            await self._give_back(permits, holder)
 
-    def _hold(self, permits: Sequence[Permit], holder: str, renew: str) -> Any:
+    @steps_operation
+    def _hold(self, permits: Sequence[Permit], holder: str, renew: str) -> Steps[int]:
         args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in permits)]
-        return (yield _ACQUIRE, [self._key(slot) for slot in permits], args)
+        return int((yield _ACQUIRE, [self._key(slot) for slot in permits], args))
 
-    def _give_back(self, permits: Sequence[Permit], holder: str) -> Any:
+    @steps_operation
+    def _give_back(self, permits: Sequence[Permit], holder: str) -> Steps[None]:
         yield [("zrem", self._key(slot), holder) for slot in permits]
 
     def _key(self, permit: Permit) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from agent_runtime.limits.rate_limits import Window
 from agent_runtime.storage import RedisConnection
+from agent_runtime.storage.operation import Steps, steps_operation
 
 
 class Admission(NamedTuple):
@@ -32,7 +33,7 @@ class Admission(NamedTuple):
 class SlidingWindowStore(Protocol):
     """Store admissions. `acquire` counts a call in all windows or, if one is full, in none."""
 
-    async def acquire(self, windows: Sequence[Window]) -> Admission:
+    def acquire(self, windows: Sequence[Window]) -> Awaitable[Admission]:
         """Count one call; raises StoreError."""
 
     async def aclose(self) -> None:
@@ -110,12 +111,9 @@ class RedisSlidingWindowStore(RedisConnection):
     Their keys share a slot, since one script decides over all. The arguments are RedisConnection's.
     """
 
-    async def acquire(self, windows: Sequence[Window]) -> Admission:
+    @steps_operation
+    def acquire(self, windows: Sequence[Window]) -> Steps[Admission]:
         """Count one call; raises StoreError."""
-        admission: Admission = await self.acall("acquire", windows)
-        return admission
-
-    def _acquire(self, windows: Sequence[Window]) -> Any:
         keys = [f"{self.prefix}:{{limits}}:{window.key}" for window in windows]
         number, wait_us, now_us = yield (
             _ACQUIRE,

@@ -128,7 +128,7 @@ class AgentStream:
         return _ChunkIterator(self)
 
     def __aiter__(self) -> Self:
-        self._require_task()
+        _ = self._require_task()
         return self
 
     async def __anext__(self) -> str:

@@ -138,9 +138,8 @@ class SessionCheckpoints:
         target = thread_of(new.tenant, new.id)
         try:
             async with self._turns.acquire(source):  # not a turn that is half done
-                await self._checkpointer.arun(
-                    upkeep.copy_thread(self._checkpointer, source, target, checkpoint_id)
-                )
+                operations = self._checkpointer.operations
+                await operations.arun(upkeep.copy_thread(operations, source, target, checkpoint_id))
         except BaseException:
             await self._records.delete(new.id, tenant=new.tenant)
             raise

@@ -139,8 +139,7 @@ class SessionManager:
         if not 1 <= limit <= 1000:
             raise InputInvalid("a page has 1 to 1000 sessions", "limit")
         effective_tenant = tenant_of(principal, tenant)
-        rows = await self._backend.acall(
-            "page_sessions",
+        rows = await self._backend.sessions.page(
             effective_tenant,
             user_id,
             decode_cursor(cursor, effective_tenant),
@@ -185,16 +184,16 @@ class SessionManager:
         was wrong. Until then expired sessions are refused (SessionGone), and stored.
         """
         deleted_count = 0
-        for row in await self._backend.acall("expired_sessions", limit):
+        for row in await self._backend.sessions.list_expired(limit):
             owner = lease_owner("cleanup")
-            lease: Lease | None = await self._backend.acall(
-                "acquire", row.key, owner, self.turns.lease_s
+            lease: Lease | None = await self._backend.acquire_lease(
+                row.key, owner, self.turns.lease_s
             )
             if lease is not None:
                 was_deleted = await self.records.soft_delete(row, "expired")
                 deleted_count += was_deleted
                 if not was_deleted:  # it was used after we had read of it
-                    await self._backend.acall("release", lease, lease.clean_shutdown)
+                    await self._backend.release_lease(lease, lease.clean_shutdown)
         return deleted_count
 
     @asynccontextmanager

@@ -8,8 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent_runtime.checkpoints import upkeep
-from agent_runtime.checkpoints.backends.backend import SessionRow
+from agent_runtime.checkpoints.backends.session_table import SessionRow
 from agent_runtime.checkpoints.checkpointer import Checkpointer
 from agent_runtime.checkpoints.thread_ids import checked_name, thread_of
 from agent_runtime.errors import (
@@ -86,7 +85,7 @@ class SessionRecords:
             expires_at=None if ttl_s is None else now + ttl_s,
             ttl_s=ttl_s,
         )
-        if not await self._backend.acall("put_session", self._encode(session), None):
+        if not await self._backend.sessions.put(self._encode(session), None):
             # Also for a deleted one: an id is not reused.
             raise InputInvalid(f"the id '{session.id}' is taken", "session_id")
         self.publish("created", session, {"agent": session.agent, "title": title})
@@ -104,7 +103,7 @@ class SessionRecords:
 
     async def load_row(self, key: str, session_id: str, principal: Principal | None) -> SessionRow:
         """Return the row of a session that the caller may use; raises as `get`."""
-        row: SessionRow | None = await self._backend.acall("get_session", key)
+        row: SessionRow | None = await self._backend.sessions.get(key)
         if row is None or not may_use(principal, row.user):
             raise SessionNotFound(session_id)
         if row.deleted_reason:
@@ -121,7 +120,7 @@ class SessionRecords:
         """Update the session's record with `changes` and renew its time to live."""
         key = thread_of(session.tenant, session.id)
         while True:
-            row: SessionRow | None = await self._backend.acall("get_session", key)
+            row: SessionRow | None = await self._backend.sessions.get(key)
             if row is None or row.deleted_reason:  # one that was deleted stays so
                 return session
             current = self.decode(row)
@@ -130,7 +129,7 @@ class SessionRecords:
             new = dataclasses.replace(
                 current, updated_at=now, expires_at=expires_at, **changes(current)
             )
-            if await self._backend.acall("put_session", self._encode(new), row):
+            if await self._backend.sessions.put(self._encode(new), row):
                 return new
 
     async def delete(
@@ -146,10 +145,10 @@ class SessionRecords:
     async def soft_delete(self, row: SessionRow, reason: str) -> bool:
         """Replace a row by a tombstone and delete its thread; False when it has changed."""
         tombstone = dataclasses.replace(row, data=b"", expires_at=None, deleted_reason=reason)
-        if not await self._backend.acall("put_session", tombstone, row):
+        if not await self._backend.sessions.put(tombstone, row):
             return False
-        await self._backend.acall("seize", row.key)  # a turn that runs may write no more
-        await self.checkpointer.arun(upkeep.delete_thread(self.checkpointer, row.key))
+        await self._backend.revoke_lease(row.key)  # a turn that runs may write no more
+        await self.checkpointer.adelete_thread(row.key)
         self.publish(
             "deleted", Session(row.key.partition(":")[2], row.tenant, row.user), {"reason": reason}
         )

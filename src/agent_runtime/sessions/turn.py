@@ -53,8 +53,8 @@ class Turn:
         Returns `new`, or the state of an earlier attempt: `ended` with its result, or `unknown`
         without an end.
         """
-        recorded_result: bytes | None = await self._backend.acall(
-            "tool_start", self.thread, key, self.fencing_token
+        recorded_result: bytes | None = await self._backend.start_tool_call(
+            self.thread, key, self.fencing_token
         )
         if recorded_result is None or key in self._started_keys:
             self._started_keys.add(key)  # middleware that retries may call again
@@ -71,18 +71,18 @@ class Turn:
             data = self._blobs.encode(result, "tool", self.thread, key)
         except StateNotSerializable:
             return  # the checkpoint will refuse it too; until then its effect is unknown
-        await self._backend.acall("tool_put", self.thread, key, data, self.fencing_token)
+        await self._backend.record_tool_result(self.thread, key, data, self.fencing_token)
 
     async def tool_failed(self, key: str) -> None:
         """Record that the tool failed: it may be run again."""
-        await self._backend.acall("tool_put", self.thread, key, None, self.fencing_token)
+        await self._backend.record_tool_result(self.thread, key, None, self.fencing_token)
 
     async def tool_results(self) -> dict[str, Any]:
         """Return the results of unfinished turns' tools, by the key of their call.
 
         None without an end.
         """
-        encoded_results: dict[str, bytes] = await self._backend.acall("tool_list", self.thread)
+        encoded_results = await self._backend.tool_results(self.thread)
         return {
             key: self._blobs.decode(data, "tool", self.thread, key)[0] if data else None
             for key, data in encoded_results.items()
@@ -90,5 +90,5 @@ class Turn:
 
     async def settled(self) -> None:
         """Delete the tools' records: everything is saved and consistent."""
-        await self._backend.acall("tool_forget", self.thread, self.fencing_token)
+        await self._backend.forget_tool_calls(self.thread, self.fencing_token)
         self._turn_lease.clean_shutdown = True

@@ -91,7 +91,7 @@ class Turns:
         wait_s = _MIN_POLL_S
         while True:
             acquisition = asyncio.ensure_future(
-                self._backend.acall("acquire", thread, owner, self.lease_s)
+                self._backend.acquire_lease(thread, owner, self.lease_s)
             )
             try:
                 lease: Lease | None = await asyncio.shield(acquisition)
@@ -130,7 +130,7 @@ class Turns:
             while loop.time() < valid_until and not finished.is_set():
                 await asyncio.sleep(self.lease_s / 3)
                 try:
-                    if not await self._backend.acall("renew", lease, self.lease_s):
+                    if not await self._backend.renew_lease(lease, self.lease_s):
                         break
                 except StoreError:
                     continue  # until the lease has run out for certain
@@ -157,7 +157,7 @@ class Turns:
             await asyncio.wait({renewing})
 
     async def _release_lease(self, lease: Lease, *, clean: bool) -> None:
-        releasing = asyncio.ensure_future(self._backend.acall("release", lease, clean))
+        releasing = asyncio.ensure_future(self._backend.release_lease(lease, clean))
         _PENDING_RELEASES.add(releasing)
         releasing.add_done_callback(_PENDING_RELEASES.discard)
         with contextlib.suppress(StoreError):  # the lease ends by itself

@@ -40,7 +40,7 @@ class FairWaiters(Generic[T]):
     def hand_over(self, value: T) -> bool:
         """Give a value to the longest waiter; return False without one."""
         while self._futures and self._futures[0].done():
-            self._futures.popleft()
+            _ = self._futures.popleft()
         if not self._futures:
             return False
         self._futures.popleft().set_result(value)

@@ -1,12 +1,12 @@
-"""A connection to Redis or Valkey that runs operations for sync and async callers."""
+"""Connect to Redis or Valkey, and run operations for sync and async callers."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import threading
-from collections.abc import Callable, Generator, Mapping
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 import redis
@@ -14,23 +14,24 @@ import redis.asyncio as aioredis
 
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
+from agent_runtime.storage.operation import Steps
 from agent_runtime.storage.redis_server import (
-    arun_operation,
+    arun_steps,
     check_server,
     connect_settings,
-    run_operation,
+    run_steps,
     store_error,
 )
 from agent_runtime.storage.store_url import REDIS_ONLY, StoreUrl
 
-RedisOperation: TypeAlias = Generator[Any, Any, Any]
+R = TypeVar("R")
 DEFAULT_PREFIX = "agent_runtime"
 DEFAULT_TIMEOUT_S = 3.0
 _CONNECTION_ERRORS = (redis.ConnectionError, redis.TimeoutError)
 
 
 class RedisConnection:
-    """Run operations, generators that yield Redis requests.
+    """Run operations (`@steps_operation`): generators that yield Redis requests.
 
     Sync and async callers have separate clients, async ones one for each loop. The server is
     checked at the first use: StoreUnavailable when it would evict keys, or is not durable;
@@ -49,7 +50,7 @@ class RedisConnection:
 
     STORE: ClassVar[str] = ""
     VERSION: ClassVar[int] = 1
-    UPGRADES: ClassVar[Mapping[int, Callable[[Any], RedisOperation]]] = {}
+    UPGRADES: ClassVar[Mapping[int, Callable[[Any], Steps[None]]]] = {}
     """For each version, the upgrade from the previous one, which must be idempotent."""
 
     def __init__(
@@ -84,26 +85,23 @@ class RedisConnection:
         )
         self._open_locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
 
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name; blocks for the round trip."""
-        return self.run(getattr(self, f"_{operation}")(*args))
+    def run_body(self, body: Callable[..., Steps[R]], args: tuple[Any, ...]) -> R:
+        """Run an operation; blocks for its round trips. Raises StoreError."""
+        return self.run(body(self, *args))
 
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name. A cancelled one may or may not have arrived.
+    async def arun_body(self, body: Callable[..., Steps[R]], args: tuple[Any, ...]) -> R:
+        """Run an operation. A cancelled one may or may not have arrived; none is half done."""
+        return await self.arun(body(self, *args))
 
-        None is half done.
-        """
-        return await self.arun(getattr(self, f"_{operation}")(*args))
-
-    def run(self, operation: RedisOperation) -> Any:
-        """Run an operation and return its result; raises StoreError."""
+    def run(self, steps: Steps[R]) -> R:
+        """Run steps that yield Redis requests, and return their result; raises StoreError."""
         if not self._sync_permits.acquire(timeout=self._timeout_s):
             raise self._no_connection()
         client = None
         try:
             with self._sync_lock:
                 client = self._sync_client = self._sync_client or self._open_sync_client()
-            return run_operation(operation, client)
+            return run_steps(steps, client)
         except redis.RedisError as error:
             if isinstance(error, _CONNECTION_ERRORS):
                 # The next call checks the server again: it may have lost its data.
@@ -122,21 +120,21 @@ class RedisConnection:
             connection_pool=redis.ConnectionPool.from_url(self._url, **self._settings)
         )
         try:
-            run_operation(self._open_steps(), client)
+            run_steps(self._open_steps(), client)
         except BaseException:
             client.connection_pool.disconnect()
             raise
         return client
 
-    async def arun(self, operation: RedisOperation) -> Any:
-        """Run an operation for async callers."""
+    async def arun(self, steps: Steps[R]) -> R:
+        """Run steps for async callers, as `run` does."""
         cancels = CancelWatch()
         try:
-            return await self._arun(operation)
+            return await self._arun(steps)
         finally:
             cancels.check()  # redis-py sends by `asyncio.wait_for`
 
-    async def _arun(self, operation: RedisOperation) -> Any:
+    async def _arun(self, steps: Steps[R]) -> R:
         loop = asyncio.get_running_loop()
         permits = self._async_permits.get(loop) or self._async_permits.setdefault(
             loop, asyncio.Semaphore(self._max_connections)
@@ -147,7 +145,7 @@ class RedisConnection:
             if client is None:
                 async with self._open_locks.setdefault(loop, asyncio.Lock()):
                     client = self._async_clients.get(loop) or await self._open_client(loop)
-            return await arun_operation(operation, client)
+            return await arun_steps(steps, client)
         except redis.RedisError as error:
             if (
                 isinstance(error, _CONNECTION_ERRORS)
@@ -184,7 +182,7 @@ class RedisConnection:
         pool = aioredis.ConnectionPool.from_url(self._url, **self._settings)
         client = aioredis.Redis(connection_pool=pool)
         try:
-            await arun_operation(self._open_steps(), client)
+            await arun_steps(self._open_steps(), client)
         except BaseException:
             await pool.disconnect()
             raise
@@ -201,7 +199,7 @@ class RedisConnection:
         if sync is not None:
             sync.connection_pool.disconnect()
 
-    def _open_steps(self) -> RedisOperation:
+    def _open_steps(self) -> Steps[None]:
         """Check the server before its first use, and the version of the stored data."""
         memory = yield "info", "memory"
         persistence = yield "info", "persistence"
@@ -213,7 +211,7 @@ class RedisConnection:
         if self.STORE:
             yield from self._check_version()
 
-    def _check_version(self) -> RedisOperation:
+    def _check_version(self) -> Steps[None]:
         key = f"{self.prefix}:versions"
         # Data without a version is of version 1, or new.
         is_unmarked = yield "hsetnx", key, self.STORE, 1
@@ -231,7 +229,7 @@ class RedisConnection:
         if is_unmarked:
             yield from self._initialize_store()
 
-    def _initialize_store(self) -> RedisOperation:
+    def _initialize_store(self) -> Steps[None]:
         """Initialise a store without a version, once."""
         yield from ()
 

@@ -1,10 +1,10 @@
-"""Check a Redis server, send operations, and convert its failures."""
+"""Check a Redis server, send it requests, and convert its failures."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -12,6 +12,9 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
+from agent_runtime.storage.operation import Steps, adrive, drive
+
+R = TypeVar("R")
 
 
 def connect_settings(url: str, timeout_s: float, max_connections: int) -> dict[str, Any]:
@@ -56,36 +59,32 @@ def store_error(error: redis.RedisError) -> StoreError:
     return StoreUnavailable(f"the store cannot be used ({text})")
 
 
-def run_operation(operation: Any, client: Any) -> Any:
-    """Run an operation, which yields requests; return its result.
+def run_steps(steps: Steps[R], client: Any) -> R:
+    """Run steps, which yield requests to the server; return their result.
 
     A request is `(script, keys, args)`, or a command with its arguments; a list of them is sent at
     once and runs in order.
     """
-    try:
-        request = next(operation)
-        while True:
-            try:
-                answer = _send(client, request)
-            except NoScriptError:
-                answer = _send(client, [request])[0]
-            request = operation.send(answer)
-    except StopIteration as stop:
-        return stop.value
+
+    def perform(request: Any) -> Any:
+        try:
+            return _send(client, request)
+        except NoScriptError:
+            return _send(client, [request])[0]
+
+    return drive(steps, perform)
 
 
-async def arun_operation(operation: Any, client: Any) -> Any:
-    """Run an operation on an async client."""
-    try:
-        request = next(operation)
-        while True:
-            try:
-                answer = await _send(client, request)
-            except NoScriptError:
-                answer = (await _send(client, [request]))[0]
-            request = operation.send(answer)
-    except StopIteration as stop:
-        return stop.value
+async def arun_steps(steps: Steps[R], client: Any) -> R:
+    """Run steps on an async client, as `run_steps` does."""
+
+    async def perform(request: Any) -> Any:
+        try:
+            return await _send(client, request)
+        except NoScriptError:
+            return (await _send(client, [request]))[0]
+
+    return await adrive(steps, perform)
 
 
 def _send(client: Any, request: tuple[Any, ...] | list[tuple[Any, ...]]) -> Any:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,10 +33,10 @@ def _create_private_file(path: str) -> None:
 
 
 class SqliteFile:
-    """Run operations (methods named after them, with an underscore) on one connection.
+    """Run operations on one connection; async callers wait for a separate thread.
 
-    Async callers wait for a separate thread. A subclass defines its `SCHEMA`: tables, version,
-    upgrades.
+    A subclass defines its `SCHEMA` (tables, version, upgrades), and methods that are an
+    `@operation`.
 
     Args:
         path: the file; a missing folder is created, readable by its owner only. `:memory:` works
@@ -96,18 +96,20 @@ class SqliteFile:
         self._lock = threading.RLock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent_runtime sqlite")
 
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name; blocks while another thread or process writes.
+    def run_body(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Run an operation here; blocks while another thread or process writes.
 
         Raises StoreError.
         """
-        return self._call(operation, args, time.monotonic())
+        return self._run_locked(body, args, time.monotonic())
 
-    def _call(self, operation: str, args: tuple[Any, ...], requested_at: float) -> Any:
+    def _run_locked(
+        self, body: Callable[..., Any], args: tuple[Any, ...], requested_at: float
+    ) -> Any:
         with self._lock:
             try:
                 self._set_wait(time.monotonic() - requested_at)
-                result = getattr(self, f"_{operation}")(*args)
+                result = body(self, *args)
             except sqlite3.Error as error:
                 failure = self._store_error(error)
                 self._is_locked = isinstance(failure, StoreTimeout)
@@ -125,15 +127,15 @@ class SqliteFile:
             self._current_timeout_s = wait_s
             self._db.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
 
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation in the connection's thread.
+    async def arun_body(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Run an operation in the connection's thread.
 
         A cancelled caller's operation is finished or undone whole.
         """
         try:
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(
-                self._worker, self._call, operation, args, time.monotonic()
+                self._worker, self._run_locked, body, args, time.monotonic()
             )
         except RuntimeError as error:
             raise StoreUnavailable(f"'{self.path}' has been closed") from error

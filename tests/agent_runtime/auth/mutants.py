@@ -81,14 +81,16 @@ MUTANTS = [
         "test_jwt.py -k revoked_token",
         Change(
             "auth.jwt:JwtAuthenticator._check_revoked",
-            "await self._revocations.acall('token_revoked', token_id)",
+            "await revocations.is_token_revoked(token_id)",
             "False",
         ),
     ),
     Mutant(
         "a rotation undoes a revocation",
         "test_keys.py -k 'undo and memory'",
-        Change("auth.key_stores:MemoryKeyStore._change", "self._keys.get(old.id) == old", "True"),
+        Change(
+            "auth.key_stores:MemoryKeyStore.replace_key", "self._keys.get(old.id) == old", "True"
+        ),
     ),
     Mutant(
         "a name appears twice in a token",

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.operations import operation_name
 
 from agent_runtime import ConfigurationError, KeyNotFound, StoreUnavailable, Unauthenticated
-from agent_runtime.auth import ApiKeys, open_keys
+from agent_runtime.auth import ApiKey, ApiKeys, open_keys
 from agent_runtime.auth.key_format import (
     CHECKSUM_LENGTH,
     SECRET_LENGTH,
@@ -31,6 +32,12 @@ from agent_runtime.auth.key_stores import MemoryKeyStore
 from agent_runtime.secrets.redaction import SECRETS
 
 PEPPER = b"a-dummy-pepper-of-32-bytes-......"
+
+
+def stored_key(keys: ApiKeys, key_id: str) -> ApiKey:
+    record = keys.store.get_key(key_id).run()
+    assert record is not None
+    return record
 
 
 class Clock:
@@ -81,7 +88,7 @@ async def test_a_key_gives_its_principal(keys: ApiKeys) -> None:
 
 async def test_what_is_stored_is_no_key(keys: ApiKeys) -> None:
     key, record = keys.create("ada")
-    stored = repr(keys.store.call("all"))
+    stored = repr(keys.store.list_keys().run())
     assert key not in stored
     assert key[17:60] not in stored
     assert len(record.digest) == 64
@@ -111,7 +118,7 @@ async def test_a_rotated_key_works_until_its_overlap_ends(keys: ApiKeys) -> None
     assert await who(keys, new) == "ada"
     with pytest.raises(ConfigurationError, match="replaced"):
         keys.rotate(record.id)
-    assert keys.store.call("get", record.id).replaced_by == fresh.id
+    assert stored_key(keys, record.id).replaced_by == fresh.id
 
 
 async def test_a_rotation_does_not_undo_a_revocation(
@@ -176,8 +183,8 @@ async def test_what_is_no_key_is_refused_before_the_store_is_asked(
     bad: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Untouched(MemoryKeyStore):
-        async def acall(self, operation: str, *args: Any) -> Any:
-            raise AssertionError(operation)
+        async def arun_body(self, body: Any, args: Any) -> Any:
+            raise AssertionError(operation_name(body))
 
     with caplog.at_level(logging.DEBUG), pytest.raises(Unauthenticated):
         await ApiKeys(Untouched(), PEPPER).authenticate(bad)
@@ -261,7 +268,7 @@ async def test_who_can_write_to_the_store_changes_no_key(keys: ApiKeys, field: s
     if field == "revoked_at":
         record = keys.revoke(record.id)
     forged = replace(record, **{field: CHANGES[field]})
-    keys.store.call("put", forged)
+    keys.store.put_key(forged).run()
     keys._cache.clear()
     await refused(keys, key)
     assert not keys.is_signed(forged)
@@ -270,12 +277,12 @@ async def test_who_can_write_to_the_store_changes_no_key(keys: ApiKeys, field: s
 async def test_a_record_moved_to_another_id_is_refused(keys: ApiKeys) -> None:
     _, ceo = keys.create("ceo", scopes=["*"])
     key, own = keys.create("mallory")
-    keys.store.call("put", replace(ceo, id=own.id, digest=own.digest))
+    keys.store.put_key(replace(ceo, id=own.id, digest=own.digest)).run()
     await refused(keys, key)
-    keys.store.call("put", replace(ceo, digest=own.digest))
+    keys.store.put_key(replace(ceo, digest=own.digest)).run()
     keys._cache.clear()
-    assert not keys.is_signed(keys.store.call("get", ceo.id))
-    keys.store.call("put", replace(own, mac="\u00e9"))
+    assert not keys.is_signed(stored_key(keys, ceo.id))
+    keys.store.put_key(replace(own, mac="\u00e9")).run()
     keys._cache.clear()
     await refused(keys, key)
 
@@ -299,14 +306,14 @@ async def test_a_whole_record_in_another_s_place_is_none(tmp_path: Path) -> None
 
 async def test_records_without_a_signature_are_signed_once_and_by_hand(keys: ApiKeys) -> None:
     key, record = keys.create("ada")
-    keys.store.call("put", replace(record, mac=""))
+    keys.store.put_key(replace(record, mac="")).run()
     await refused(keys, key)
     assert [each.id for each in keys.sign()] == [record.id]
     keys._cache.clear()
     assert await who(keys, key) == "ada"
     assert keys.sign() == []
-    forged = replace(keys.store.call("get", record.id), user="ceo")
-    keys.store.call("put", forged)
+    forged = replace(stored_key(keys, record.id), user="ceo")
+    keys.store.put_key(forged).run()
     assert keys.sign() == []  # one that was signed and changed is not signed again
     with pytest.raises(ConfigurationError, match="not written by this release"):
         keys.rotate(record.id)

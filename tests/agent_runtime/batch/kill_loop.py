@@ -82,7 +82,7 @@ async def kept(home: Path) -> dict[str, str]:
 async def _found(home: Path, counts: dict[str, Any]) -> dict[str, Any]:
     results = await kept(home)
     ledger = SqliteLedger(home / "ledger.db")
-    balance = ledger.call("balances")["batch=b/total"]
+    balance = ledger.balances().run()["batch=b/total"]
     await ledger.aclose()
     return {
         "results": len(results),

@@ -16,7 +16,7 @@ MUTANTS = [
         "a stale owner writes",
         "test_journals.py -k one_owner",
         Change(
-            "batch.journal.sqlite:SqliteJournal._write",
+            "batch.journal.sqlite:SqliteJournal.write",
             "self._check_owner(execution_id, token)",
             "pass",
         ),
@@ -155,7 +155,7 @@ MUTANTS = [
         "finished tasks are run again",
         "test_execution.py -k on_every_journal",
         Change(
-            "batch.journal.sqlite:SqliteJournal._write",
+            "batch.journal.sqlite:SqliteJournal.write",
             "self._db.executemany(update, rows)",
             "pass",
         ),
@@ -375,7 +375,7 @@ MUTANTS = [
         "batches have no owner",
         "test_owners.py -k batch",
         Change(
-            "batch.journal.owned:OwnedJournal._check",
+            "batch.journal.owned:OwnedJournal._permitted",
             "not self._may_use(await self._journal.get(execution_id))",
             "False",
         ),

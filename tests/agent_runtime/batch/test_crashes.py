@@ -41,7 +41,7 @@ async def test_without_an_idempotency_header_what_was_lost_is_not_forgotten(
         name = await bench.executor.submit_batch_tasks(["a", "b"], agent="stub", max_cost_usd=1.0)
         await bench.executor.wait(name)
         assert provider.replayed == 0
-        balance = ledger.call("balances")[f"batch={name}/total"]
+        balance = ledger.balances().run()[f"batch={name}/total"]
         assert balance.spent_micro_usd == 2 * 105
 
 
@@ -136,7 +136,7 @@ async def test_a_file_whose_tasks_were_not_all_accepted_is_read_to_its_end(tmp_p
 def _cut(journal: Any, kept: int) -> None:
     for table in ("tasks", "states", "results"):
         journal._db.execute(f"DELETE FROM {table} WHERE seq > ?", (kept,))
-    found = journal._get("e")
+    found = journal.get("e").run()
     found.input_closed = False
     found.status = "running"
     journal._db.execute("UPDATE executions SET document=?", (execution_document(found),))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.agent_runtime.batch.conftest import bench_of, until
+from tests.support.operations import operation_name
 
 from agent_runtime import AgentContext, AgentResult
 from agent_runtime.batch import (
@@ -599,16 +600,16 @@ async def test_a_store_that_fails_pauses_the_batch_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01, 0.01))
-    journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
+    journal: Any = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     fails = False
-    inner = journal.acall
+    inner = journal.arun_body
 
-    async def failing(operation: str, *args: Any) -> Any:
-        if fails and operation == "write":
+    async def failing(body: Any, args: Any) -> Any:
+        if fails and operation_name(body) == "write":
             raise StoreUnavailable("the disk is gone")
-        return await inner(operation, *args)
+        return await inner(body, args)
 
-    monkeypatch.setattr(journal, "acall", failing)
+    monkeypatch.setattr(journal, "arun_body", failing)
     async with bench_of({"max_concurrent": 2}, journal=journal) as bench:
 
         async def work(text: str) -> str:

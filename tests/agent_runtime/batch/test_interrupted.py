@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.agent_runtime.batch.billing_provider import billing, template
 from tests.agent_runtime.batch.conftest import QUICK, bench_of, until
+from tests.support.operations import operation_name
 
 from agent_runtime import AgentContext, AgentResult, MemoryLedger, parse_template
 from agent_runtime.batch import (
@@ -48,9 +49,9 @@ class Hooked(MemoryJournal):
         super().__init__()
         self.before = before
 
-    async def acall(self, operation: str, *args: Any) -> Any:
-        await self.before(operation)
-        return await super().acall(operation, *args)
+    async def arun_body(self, body: Any, args: Any) -> Any:
+        await self.before(operation_name(body))
+        return await super().arun_body(body, args)
 
 
 class Ended(Exception):
@@ -171,10 +172,13 @@ async def test_one_hiccup_of_a_store_stops_nothing() -> None:
     class Hiccups(MemoryJournal):
         """Does what it is asked, and fails to say so the first time."""
 
-        async def acall(self, operation: str, *args: Any) -> Any:
-            found = await super().acall(operation, *args)
-            if operation in ("rows", "add", "write") and operation not in failed:
-                failed.add(operation)
+        async def arun_body(self, body: Any, args: Any) -> Any:
+            found = await super().arun_body(body, args)
+            if (
+                operation_name(body) in ("rows", "add", "write")
+                and operation_name(body) not in failed
+            ):
+                failed.add(operation_name(body))
                 raise StoreUnavailable("for a moment")
             return found
 
@@ -214,7 +218,7 @@ async def test_what_a_dead_call_holds_of_a_budget_is_not_waited_for() -> None:
         bench_of({"approval": False}, ledger=ledger) as bench,
     ):
         bench.factory.register_template(parse_template(template(provider.url)))
-        ledger.call("transact", (), _held("b", 950, limit=1000))
+        ledger.transact((), _held("b", 950, limit=1000)).run()
         name = await bench.executor.submit_batch_tasks(
             ["a"], agent="stub", max_cost_usd=0.001, execution_id="b"
         )
@@ -326,7 +330,7 @@ async def test_after_a_crash_calls_have_their_names_again_whatever_came_between(
 
 async def test_nothing_begins_on_an_executor_that_closes() -> None:
     async def before(operation: str) -> None:
-        if operation == "heard" and closing is not None:
+        if operation == "ack_request" and closing is not None:
             await closing
 
     closing = None

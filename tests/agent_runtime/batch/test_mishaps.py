@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.agent_runtime.batch.billing_provider import billing, template
 from tests.agent_runtime.batch.conftest import Bench, bench_of, until
+from tests.support.operations import operation_name
 
 from agent_runtime import MemoryLedger, parse_template
 from agent_runtime.batch import (
@@ -48,7 +49,7 @@ def gate(bench: Bench, name: str = "gated") -> asyncio.Event:
 async def test_what_ends_while_the_journal_is_asked_is_not_run_again(
     redis_url: str, tmp_path: Path
 ) -> None:
-    journal = open_journal(f"{redis_url}?prefix={tmp_path.name}")
+    journal: Any = open_journal(f"{redis_url}?prefix={tmp_path.name}")
     async with bench_of({"max_concurrent": 50, "queue": {"size": 100}}, journal=journal) as bench:
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(1500)], agent="echo")
         status = await over(bench, name, 50)
@@ -62,17 +63,17 @@ async def test_what_ends_while_the_journal_is_asked_is_not_run_again(
 
 
 async def test_a_late_answer_of_the_journal_runs_nothing_twice() -> None:
-    journal = open_journal("memory:")
-    inner = journal.acall
+    journal: Any = open_journal("memory:")
+    inner = journal.arun_body
 
-    async def late(operation: str, *args: Any) -> Any:
-        found = await inner(operation, *args)
+    async def late(body: Any, args: Any) -> Any:
+        found = await inner(body, args)
         await asyncio.sleep(
-            0.02 if operation == "rows" else 0
+            0.02 if operation_name(body) == "rows" else 0
         )  # meanwhile tasks of it are run, and end
         return found
 
-    journal.acall = late  # type: ignore[method-assign]
+    journal.arun_body = late
     async with bench_of({"max_concurrent": 4, "queue": {"size": 20}}, journal=journal) as bench:
 
         async def work(text: str) -> str:
@@ -86,7 +87,7 @@ async def test_a_late_answer_of_the_journal_runs_nothing_twice() -> None:
 
 
 async def test_an_empty_input_is_an_input(journal_url: str) -> None:
-    journal = open_journal(journal_url)
+    journal: Any = open_journal(journal_url)
     async with bench_of(journal=journal) as bench:
         name = await bench.executor.submit_batch_tasks(["a", "", "b"], agent="echo")
         assert (await over(bench, name))["ended"] == 3
@@ -95,14 +96,16 @@ async def test_an_empty_input_is_an_input(journal_url: str) -> None:
 
 
 async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
-    journal = open_journal("memory:")
-    inner = journal.acall
+    journal: Any = open_journal("memory:")
+    inner = journal.arun_body
 
-    async def slow(operation: str, *args: Any) -> Any:
-        await asyncio.sleep(0.05 if operation == "add" else 0)  # meanwhile its producer ends
-        return await inner(operation, *args)
+    async def slow(body: Any, args: Any) -> Any:
+        await asyncio.sleep(
+            0.05 if operation_name(body) == "add" else 0
+        )  # meanwhile its producer ends
+        return await inner(body, args)
 
-    journal.acall = slow  # type: ignore[method-assign]
+    journal.arun_body = slow
     async with bench_of({"max_concurrent": 2}, journal=journal) as bench:
         end = asyncio.Event()
 
@@ -129,14 +132,14 @@ async def test_a_task_that_is_being_accepted_keeps_its_batch_open() -> None:
 
 
 async def test_tasks_that_come_while_it_is_loaded_are_counted_once() -> None:
-    journal = open_journal("memory:")
-    inner = journal.acall
+    journal: Any = open_journal("memory:")
+    inner = journal.arun_body
 
-    async def slow(operation: str, *args: Any) -> Any:
-        await asyncio.sleep(0.003 if operation in ("counts", "add") else 0)
-        return await inner(operation, *args)
+    async def slow(body: Any, args: Any) -> Any:
+        await asyncio.sleep(0.003 if operation_name(body) in ("counts", "add") else 0)
+        return await inner(body, args)
 
-    journal.acall = slow  # type: ignore[method-assign]
+    journal.arun_body = slow
     for _ in range(10):
         async with bench_of(journal=journal) as bench:
 
@@ -153,23 +156,23 @@ async def test_a_store_that_fails_at_the_start_hangs_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("agent_runtime.batch.journal.writer.RETRIES_S", (0.01,))
-    journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
+    journal: Any = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     async with bench_of(journal=journal) as bench:
         go = gate(bench)
         name = await bench.executor.submit_batch_tasks(["a"], agent="gated")
         await until(lambda: bench.asked)
-        inner = journal.acall
+        inner = journal.arun_body
 
-        async def failing(operation: str, *args: Any) -> Any:
-            if operation in ("write", "save"):
+        async def failing(body: Any, args: Any) -> Any:
+            if operation_name(body) in ("write", "save"):
                 raise StoreUnavailable("gone")
-            return await inner(operation, *args)
+            return await inner(body, args)
 
-        monkeypatch.setattr(journal, "acall", failing)
+        monkeypatch.setattr(journal, "arun_body", failing)
         go.set()
         with pytest.raises(StoreUnavailable):
             await over(bench, name)
-        monkeypatch.setattr(journal, "acall", inner)
+        monkeypatch.setattr(journal, "arun_body", inner)
         execution = await journal.get(name)
         assert execution.status == "running"  # for all that the journal knows
         await bench.executor.resume_execution(name)
@@ -386,7 +389,7 @@ class BatchRow:
 async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
     file.write_text('"a"\n"b"\n')
-    journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
+    journal: Any = open_journal(f"sqlite:{tmp_path / 'j.db'}")
     async with bench_of(journal=journal) as bench:
         name = await bench.executor.submit_batch_tasks(file, agent="echo")
         await over(bench, name)
@@ -409,7 +412,7 @@ async def test_an_error_at_the_start_gives_the_lease_back(tmp_path: Path) -> Non
 
 
 async def test_ids_that_clash_lose_no_task(journal_url: str) -> None:
-    journal = open_journal(journal_url)
+    journal: Any = open_journal(journal_url)
     async with bench_of(journal=journal) as bench:
         tasks: list[Any] = [
             BatchTask("1", id="a#3"),
@@ -443,7 +446,7 @@ async def test_ids_that_clash_lose_no_task(journal_url: str) -> None:
 
 
 async def test_the_newest_goes_first_of_a_list_too(journal_url: str) -> None:
-    journal = open_journal(journal_url)
+    journal: Any = open_journal(journal_url)
     async with bench_of(
         {"max_concurrent": 1, "queue": {"order": "lifo"}}, journal=journal
     ) as bench:
@@ -495,7 +498,7 @@ async def test_a_retry_within_a_call_is_paid_under_a_name_of_its_own(
         )
         status = await over(bench, name)
         assert status["completed"] == 6
-        spent = ledger.call("balances")[f"batch={name}/total"].spent_micro_usd
+        spent = ledger.balances().run()[f"batch={name}/total"].spent_micro_usd
         assert spent > 6 * 105  # each answer, and the estimate of each call that was cut
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.agent_runtime.batch.billing_provider import BillingProvider, billing, template
 from tests.agent_runtime.batch.conftest import bench_of
+from tests.support.operations import operation_name
 
 from agent_runtime import MemoryLedger, SessionManager, parse_template
 from agent_runtime.batch import make_forecast, open_journal
@@ -43,7 +44,7 @@ async def batch(
 
 
 def spent_usd(ledger: MemoryLedger, name: str) -> float:
-    balance = ledger.call("balances")[f"batch={name}/total"]
+    balance = ledger.balances().run()[f"batch={name}/total"]
     assert balance.held_micro_usd == 0
     return float(balance.spent_micro_usd / MICROS_PER_USD)
 
@@ -92,10 +93,10 @@ async def test_a_batch_never_overspends_pauses_and_goes_on_with_more(journal_url
 class SlowJournal(SqliteJournal):
     """Takes its time to keep what an execution is."""
 
-    async def acall(self, operation: str, *args: Any) -> Any:
-        if operation == "save":
+    async def arun_body(self, body: Any, args: Any) -> Any:
+        if operation_name(body) == "save":
             await asyncio.sleep(0.05)
-        return await super().acall(operation, *args)
+        return await super().arun_body(body, args)
 
 
 async def test_conversations_that_a_budget_interrupts_go_on_with_more(tmp_path: Path) -> None:

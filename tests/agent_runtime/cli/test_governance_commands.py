@@ -85,13 +85,12 @@ def fill(home: Path) -> None:
             micro_usd=cost,
             estimated=number % 2,
         )
-        ledger.call("transact", [Settlement(f"op{number}", Amount(), (spend,))], None)
+        ledger.transact([Settlement(f"op{number}", Amount(), (spend,))], None).run()
     account = Account("tenant=acme/total", 10_000_000, None)
-    ledger.call(
-        "transact",
+    ledger.transact(
         [],
         ReservationRequest("held", (account,), Amount(1), Amount(1_500_000, 10), 600),
-    )
+    ).run()
 
 
 def test_what_was_spent_by_anything(home: Path) -> None:

@@ -131,7 +131,7 @@ MUTANTS = [
         "the slowest group is not asked",
         "test_brokers.py -k 'sqlite and trimming'",
         Change(
-            "event_bus.brokers.sqlite:SqliteBroker._trim",
+            "event_bus.brokers.sqlite:SqliteBroker.trim",
             "cutoff[0] if lowest_committed_offset is None else min(cutoff[0], lowest_committed_offset)",
             "cutoff[0]",
         ),

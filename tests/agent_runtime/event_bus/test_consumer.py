@@ -18,9 +18,8 @@ from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker, open_broker
 from agent_runtime.event_bus.brokers.group_reader import LeasedConsumer
 from agent_runtime.event_bus.consumer import EventConsumer
-from agent_runtime.event_bus.dead_letter import DeadLetter
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.event_bus.dead_letters import (
-    DeadLetters,
     MemoryDeadLetters,
     SqliteDeadLetters,
     open_dead_letters,

@@ -286,7 +286,7 @@ async def test_usage_and_cost_are_those_of_the_answer(
     expected = None if case.micro_usd is None else Decimal(case.micro_usd) / 10**6
     assert (result.cost_usd, usage.cost_kind) == (expected, case.kind)
     assert len(requests) == 1
-    [(_, spend)] = ledger.call("report", 0, 1e12)
+    [(_, spend)] = ledger.report(0, 1e12).run()
     assert (spend.input_tokens, spend.output_tokens) == case.counts[:2]
 
 
@@ -324,7 +324,7 @@ async def test_an_answer_that_cannot_be_read_is_the_provider_s_error(
         agent = factory.create_agent(spec_of(CASES[name], url, environment))
         with pytest.raises(ProviderError):
             await run_call(agent, "hello", streaming=streamed)
-    [balance] = ledger.call("balances").values()
+    [balance] = ledger.balances().run().values()
     assert balance.spent_tokens > 0
 
 

@@ -83,7 +83,7 @@ async def test_it_is_a_provider_s_error_and_is_charged_at_its_estimate(
     assert error.usage.cost_kind == "estimated"
     assert error.cost_usd is not None
     assert error.cost_usd > 0
-    [balance] = ledger.call("balances").values()
+    [balance] = ledger.balances().run().values()
     assert (balance.spent_micro_usd > 0, balance.held_micro_usd) == (True, 0)
     assert len(requests) == 1
 

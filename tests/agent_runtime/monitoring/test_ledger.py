@@ -72,7 +72,7 @@ def asked(
 async def transact(
     ledger: Ledger, endings: list[Settlement], reservation: ReservationRequest | None = None
 ) -> Answer:
-    answer: Answer = await ledger.acall("transact", endings, reservation)
+    answer: Answer = await ledger.transact(endings, reservation)
     return answer
 
 
@@ -84,7 +84,7 @@ async def test_a_reservation_holds_on_every_account_or_on_none(ledger: Ledger) -
     refused = await transact(ledger, [], asked("c", (100, 450)))
     assert refused.refusal is not None
     assert refused.refusal.key == "global/total"
-    balances = await ledger.acall("balances")
+    balances = await ledger.balances()
     assert balances["global/total"] == Balance(0, 600, 0, 100, None, 500, None)
     assert balances[TENANT.key].held_micro_usd == 600
 
@@ -103,7 +103,7 @@ async def test_settling_replaces_the_estimate_and_says_what_changed(ledger: Ledg
         (TENANT.key, (250, 40), (250, 40)),
         (GLOBAL.key, (250, 40), (250, 40)),
     )
-    balance = (await ledger.acall("balances"))[TENANT.key]
+    balance = (await ledger.balances())[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd, balance.limit_micro_usd) == (
         250,
         750,
@@ -120,7 +120,7 @@ async def test_a_reservation_that_comes_after_its_end_is_refused(ledger: Ledger)
     assert answer.granted is None
     assert answer.refusal is not None
     assert answer.refusal.key == account.key
-    balance = (await ledger.acall("balances")).get(account.key)
+    balance = (await ledger.balances()).get(account.key)
     assert balance is None or balance.held_micro_usd == 0
 
 
@@ -131,13 +131,13 @@ async def test_a_reservation_that_is_asked_for_again_after_its_lease_holds_anew(
     late = ReservationRequest("late", (account,), Amount(1, 1), Amount(600, 10), 0.05)
     assert (await transact(ledger, [], late)).granted == Amount(600, 10)
     await asyncio.sleep(0.1)
-    await ledger.acall("sweep")
-    assert (await ledger.acall("balances"))[account.key].spent_micro_usd == 600
+    await ledger.expire_holds()
+    assert (await ledger.balances())[account.key].spent_micro_usd == 600
     assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
-    balance = (await ledger.acall("balances"))[account.key]
+    balance = (await ledger.balances())[account.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (0, 600)
     await transact(ledger, [Settlement("late", Amount(200, 5))])
-    balance = (await ledger.acall("balances"))[account.key]
+    balance = (await ledger.balances())[account.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 0)
 
 
@@ -148,7 +148,7 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
     )
 
     async def balance() -> tuple[int, int]:
-        found = (await ledger.acall("balances"))[account.key]
+        found = (await ledger.balances())[account.key]
         return found.spent_micro_usd, found.held_micro_usd
 
     assert (await transact(ledger, [], named)).granted == Amount(600, 10)
@@ -173,7 +173,7 @@ async def test_what_was_bought_under_a_name_is_not_paid_again(ledger: Ledger) ->
     late = named._replace(operation_id="late", ttl_s=0.05)
     await transact(ledger, [], late)
     await asyncio.sleep(0.1)
-    await ledger.acall("sweep")
+    await ledger.expire_holds()
     assert await balance() == (950, 0)  # nobody ended it: charged at its estimate
     assert (await transact(ledger, [], late._replace(ttl_s=60.0))).granted == Amount(600, 10)
     await transact(ledger, [Settlement("late", Amount(50, 1))])
@@ -186,10 +186,10 @@ async def test_every_operation_may_be_repeated(ledger: Ledger) -> None:
     spend = Spend(LABELS, input_tokens=30, output_tokens=10, micro_usd=250)
     for _ in range(3):
         await transact(ledger, [Settlement("a", Amount(250, 40), (spend,))])
-    balance = (await ledger.acall("balances"))[TENANT.key]
+    balance = (await ledger.balances())[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (250, 0)
     now = time.time()
-    ((hour, found),) = await ledger.acall("report", now - 3600, now + 3600)
+    ((hour, found),) = await ledger.report(now - 3600, now + 3600)
     assert found == spend
     assert 0 <= now - hour < 3601
 
@@ -200,12 +200,12 @@ async def test_an_abandoned_hold_is_charged_and_a_late_end_corrects_it(ledger: L
         ledger, [], asked("a", (600, 100), ttl_s=0.05)
     )  # the last: each of them sweeps, too
     await asyncio.sleep(0.1)
-    assert await ledger.acall("sweep") == 1
-    balance = (await ledger.acall("balances"))[TENANT.key]
+    assert await ledger.expire_holds() == 1
+    balance = (await ledger.balances())[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (600, 100)
     answer = await transact(ledger, [Settlement("a", Amount(200, 20))])
     assert answer.charges[0] == (TENANT.key, (200, 20), (-400, -80))
-    balance = (await ledger.acall("balances"))[TENANT.key]
+    balance = (await ledger.balances())[TENANT.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (200, 100)
 
 
@@ -217,9 +217,9 @@ async def test_spending_without_a_hold_is_reported_once(ledger: Ledger) -> None:
     for _ in range(2):
         assert (await transact(ledger, [Settlement("x", Amount(), spends)])).charges == ()
     await transact(ledger, [Settlement("y", Amount(), spends[:1])])
-    found = [spend for _, spend in await ledger.acall("report", 0, time.time() + 1)]
+    found = [spend for _, spend in await ledger.report(0, time.time() + 1)]
     assert sorted(found) == sorted([Spend(LABELS, calls=2, micro_usd=10), spends[1]])
-    assert await ledger.acall("report", 0, 3600) == []
+    assert await ledger.report(0, 3600) == []
 
 
 async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None:
@@ -240,7 +240,7 @@ async def test_a_thousand_at_once_stay_within_the_budget(ledger: Ledger) -> None
         return 25
 
     spent = sum(await asyncio.gather(*(one(number) for number in range(1000))))
-    balance = (await ledger.acall("balances"))[only[0].key]
+    balance = (await ledger.balances())[only[0].key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (spent, 0)
     assert 10_000 - 30 < spent <= 10_000
 
@@ -255,15 +255,15 @@ async def test_operations_and_old_accounts_are_forgotten(kind: str, tmp_path: Pa
         else SqliteLedger(tmp_path / "l.db", clock=clock)
     )
     day = Account("tenant=a/day=1970-01-01", 100, None, ends_at=86_400.0)
-    ledger.call("transact", [], asked("a", (50, 0), None, day))
-    ledger.call("transact", [Settlement("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None)
+    ledger.transact([], asked("a", (50, 0), None, day)).run()
+    ledger.transact([Settlement("a", Amount(50), (Spend(LABELS, micro_usd=50),))], None).run()
     now[0] += OPERATION_RETENTION_S + 1
-    ledger.call("sweep")
-    assert "tenant=a/day=1970-01-01" in ledger.call("balances")
+    ledger.expire_holds().run()
+    assert "tenant=a/day=1970-01-01" in ledger.balances().run()
     now[0] += 500 * 86_400
-    ledger.call("sweep")
-    assert ledger.call("balances") == {}
-    assert ledger.call("report", 0, now[0]) == []
+    ledger.expire_holds().run()
+    assert ledger.balances().run() == {}
+    assert ledger.report(0, now[0]).run() == []
     assert ledger._rules._store.get_operation("a") is None
     await ledger.aclose()
 
@@ -309,10 +309,10 @@ async def test_the_stores_agree_with_the_book(
             else:
                 least = (usd // 2, tokens // 2)
                 args = ([], asked(str(number), (usd, tokens), least, *SETS[accounts]))
-            assert real.call("transact", *args) == model.call("transact", *args)
-        assert real.call("balances") == dict(sorted(model.call("balances").items()))
-        assert [s for _, s in real.call("report", 0, 2e10)] == [
-            s for _, s in model.call("report", 0, 2e10)
+            assert real.transact(*args).run() == model.transact(*args).run()
+        assert real.balances().run() == dict(sorted(model.balances().run().items()))
+        assert [s for _, s in real.report(0, 2e10).run()] == [
+            s for _, s in model.report(0, 2e10).run()
         ]
         asyncio.run(real.aclose())
 

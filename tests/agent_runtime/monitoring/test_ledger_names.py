@@ -52,7 +52,7 @@ def drive(ledger: Ledger, prefix: str, steps: list[Any]) -> list[Any]:
     for kind, name, *rest in steps:
         operation = f"{prefix}{name}"
         if kind == "end":
-            ledger.call("transact", [Settlement(operation, Amount(rest[0], rest[0] // 10))], None)
+            ledger.transact([Settlement(operation, Amount(rest[0], rest[0] // 10))], None).run()
         else:
             wanted, *more = rest
             limit, keyed = (more[0], more[1]) if kind == "ask" else (10_000, more[0])
@@ -61,11 +61,11 @@ def drive(ledger: Ledger, prefix: str, steps: list[Any]) -> list[Any]:
             asked = ReservationRequest(
                 operation, (account,), Amount(wanted, 0), Amount(wanted, wanted // 10), ttl_s, keyed
             )
-            seen.append(ledger.call("transact", [], asked).granted)
+            seen.append(ledger.transact([], asked).run().granted)
             if kind == "lapse":
                 time.sleep(0.003)
-                ledger.call("sweep")
-        found = ledger.call("balances").get(f"batch={prefix}/total")
+                ledger.expire_holds().run()
+        found = ledger.balances().run().get(f"batch={prefix}/total")
         seen.append(
             None
             if found is None
@@ -108,21 +108,20 @@ def test_a_refusal_gives_nothing_back_and_a_late_end_is_charged(kind: str, own_s
     asked = ReservationRequest(
         operation, (large,), Amount(600), Amount(600), 0.001, idempotent=True
     )
-    ledger.call("transact", [], asked)
+    ledger.transact([], asked).run()
     time.sleep(0.01)
-    ledger.call("sweep")
+    ledger.expire_holds().run()
     for _ in range(3):
         assert (
-            ledger.call("transact", [], asked._replace(accounts=(small,), ttl_s=60.0)).granted
-            is None
+            ledger.transact([], asked._replace(accounts=(small,), ttl_s=60.0)).run().granted is None
         )
-        assert ledger.call("balances")[small.key].spent_micro_usd == 600
-    ledger.call("transact", [Settlement(operation, Amount(500))], None)
-    assert ledger.call("balances")[small.key].spent_micro_usd == 500
-    ledger.call(
-        "transact", [Settlement(operation, Amount(700))], None
-    )  # it was an estimate, and too low
-    ledger.call("transact", [Settlement(operation, Amount(700))], None)
-    ledger.call("transact", [Settlement(operation, Amount(10))], None)
-    assert ledger.call("balances")[small.key].spent_micro_usd == 700
+        assert ledger.balances().run()[small.key].spent_micro_usd == 600
+    ledger.transact([Settlement(operation, Amount(500))], None).run()
+    assert ledger.balances().run()[small.key].spent_micro_usd == 500
+    ledger.transact(
+        [Settlement(operation, Amount(700))], None
+    ).run()  # it was an estimate, and too low
+    ledger.transact([Settlement(operation, Amount(700))], None).run()
+    ledger.transact([Settlement(operation, Amount(10))], None).run()
+    assert ledger.balances().run()[small.key].spent_micro_usd == 700
     asyncio.run(ledger.aclose())

@@ -62,8 +62,8 @@ def spend_rounds(
             assert set(codes[1:]) == {0}, codes
     time.sleep(HOLD_S + 0.1)
     ledger = RedisLedger(redis_url, prefix=prefix)
-    ledger.call("sweep")
-    (balance,) = ledger.call("balances").values()
+    ledger.expire_holds().run()
+    (balance,) = ledger.balances().run().values()
     assert balance.held_micro_usd == 0
     billed = sum(map(int, truth.read_text().split()))
     return billed, balance.spent_micro_usd, int(Decimal(budget) * 1_000_000)

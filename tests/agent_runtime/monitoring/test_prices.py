@@ -208,12 +208,12 @@ async def test_a_cached_prompt_and_a_reasoning_model_settle_to_the_micro_dollar(
     assert result.cost_usd is not None
     assert result.cost_usd == price.cost_usd(used)
     assert result.usage.cost_kind == "exact"
-    (balance,) = ledger.call("balances").values()
+    (balance,) = ledger.balances().run().values()
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (
         int(result.cost_usd * 1_000_000),
         0,
     )
-    ((_, spend),) = ledger.call("report", 0, 1e12)
+    ((_, spend),) = ledger.report(0, 1e12).run()
     details = used["input_token_details"]
     assert (spend.cache_read_tokens, spend.cache_write_tokens) == (
         details["cache_read"],

@@ -92,7 +92,7 @@ def balances(agent: Any) -> dict[str, tuple[int, int]]:
     ledger = next(
         layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)
     ).ledger
-    found = ledger.call("balances")
+    found = ledger.balances().run()
     return {key.split("/")[0]: (b.spent_micro_usd, b.held_micro_usd) for key, b in found.items()}
 
 
@@ -100,7 +100,7 @@ def report(agent: Any) -> list[Any]:
     ledger = next(
         layer for layer in agent.pipeline if isinstance(layer, CostTrackingMiddleware)
     ).ledger
-    return [spend for _, spend in ledger.call("report", 0, time.time() + 1)]
+    return [spend for _, spend in ledger.report(0, time.time() + 1).run()]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -274,7 +274,7 @@ async def test_a_ledger_that_cannot_be_asked_refuses() -> None:
     class Out(MemoryLedger):
         instant = False
 
-        async def acall(self, operation: str, *args: Any) -> Any:
+        async def arun_body(self, body: Any, args: Any) -> Any:
             raise StoreTimeout("no answer")
 
     agent = make([say("one")], Budget("tenant", usd=1), ledger=Out())
@@ -301,7 +301,7 @@ async def test_parallel_model_calls_of_one_run_do_not_free_each_others_holds(
 
     spent = sum(await asyncio.gather(*(one() for _ in range(10))))
     await purse.close()
-    balance = ledger.call("balances")[account.key]
+    balance = ledger.balances().run()[account.key]
     assert (balance.spent_micro_usd, balance.held_micro_usd) == (spent, 0)
     assert 0 < spent <= 1_000_000
     await ledger.aclose()
@@ -314,10 +314,10 @@ async def test_spending_is_kept_when_its_writing_is_cancelled_again() -> None:
     class Slow(MemoryLedger):
         instant = False
 
-        async def acall(self, operation: str, *args: Any) -> Any:
+        async def arun_body(self, body: Any, args: Any) -> Any:
             writing.set()
             await go_on.wait()
-            return self.call(operation, *args)
+            return self.run_body(body, args)
 
     ledger = Slow()
     agent = make([say("one")], ledger=ledger)
@@ -340,8 +340,8 @@ async def test_a_lost_answer_is_given_back_with_the_next_trip() -> None:
 
         lose = 4  # the first answer, and those of every time it is asked again
 
-        async def acall(self, operation: str, *args: Any) -> Any:
-            answer = self.call(operation, *args)
+        async def arun_body(self, body: Any, args: Any) -> Any:
+            answer = self.run_body(body, args)
             if self.lose:
                 self.lose -= 1
                 raise StoreTimeout("the answer is lost")
@@ -363,10 +363,10 @@ async def test_spending_that_could_not_be_written_goes_with_the_next_call(
         instant = False
         out = False
 
-        async def acall(self, operation: str, *args: Any) -> Any:
+        async def arun_body(self, body: Any, args: Any) -> Any:
             if self.out and args[1] is None:  # what ends a call
                 raise StoreTimeout("no answer")
-            return self.call(operation, *args)
+            return self.run_body(body, args)
 
     ledger = Out()
     agent = make([say("one")], *budgets, ledger=ledger)
@@ -441,9 +441,9 @@ async def test_slabs_save_trips() -> None:
 
         trips = 0
 
-        async def acall(self, operation: str, *args: Any) -> Any:
+        async def arun_body(self, body: Any, args: Any) -> Any:
             self.trips += 1
-            return self.call(operation, *args)
+            return self.run_body(body, args)
 
     def four_calls(messages: list[Any]) -> Any:
         return say("done") if len(messages) > 6 else say("", ("add", {"a": len(messages)}))

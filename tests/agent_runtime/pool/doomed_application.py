@@ -24,9 +24,12 @@ async def main() -> None:
             " "
         )[2]
         pids = [pool.get_instance_status(each).pid for each in made]
-        pool.submit_task(made[1], AgentTask("worker", "hog x"))  # busy in a thread
-        pool.submit_task(made[2], AgentTask("worker", "misbehave loop"))  # busy in its event loop
-        pool.submit_task(made[3], AgentTask("worker", "misbehave stop"))  # stopped
+        # Busy in a thread, busy in its event loop, stopped.
+        texts = ["hog x", "misbehave loop", "misbehave stop"]
+        _running = [
+            pool.submit_task(name, AgentTask("worker", text))
+            for name, text in zip(made[1:], texts, strict=True)
+        ]
         await asyncio.sleep(0.5)
         print(*pids, child, flush=True)  # noqa: T201
         await asyncio.sleep(600)

@@ -92,7 +92,7 @@ async def test_an_instance_is_made_used_shown_and_ended(make_factory: Make) -> N
         with pytest.raises(InstanceNotFound):
             pool.get_instance_status(made)
         with pytest.raises(InstanceNotFound):
-            pool.submit_task(made, task)
+            await pool.submit_task(made, task)
         changes = [
             event.data["status"] for event in pool.factory.event_bus.retained("pool.instance")
         ]

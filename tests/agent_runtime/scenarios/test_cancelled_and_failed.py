@@ -138,7 +138,7 @@ async def test_a_lost_lease_is_said_whatever_was_raised_on_the_way_out() -> None
     agent = AgentExecutor(graph, pipeline=[SessionMiddleware(manager), layer], gated=True)
     task = asyncio.create_task(agent.execute(AgentContext("hi", session_id="s")))
     await layer.entered.wait()
-    await manager.checkpointer.backend.acall("seize", "default:s")
+    await manager.checkpointer.backend.revoke_lease("default:s")
     with pytest.raises(StaleWriter) as ended:
         await task
     assert ValueError in linked(ended.value)

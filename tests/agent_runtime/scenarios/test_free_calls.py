@@ -82,7 +82,7 @@ async def test_calls_under_one_run_id_are_all_charged(way: Any, ledger_url: str)
             ends = await asyncio.gather(*calls, return_exceptions=True)
             assert any(isinstance(end, CallError) for end in ends)
             assert not [end for end in ends if end is not None and not isinstance(end, CallError)]
-            balance = (await ledger.acall("balances"))[f"tenant={tenant}/total"]
+            balance = (await ledger.balances())[f"tenant={tenant}/total"]
             assert 0 < sum(model.billed) - before == balance.spent_tokens <= 2500
             assert balance.held_tokens == 0
     await ledger.aclose()
@@ -126,7 +126,7 @@ async def test_an_idempotency_key_names_the_buyer_the_seller_and_the_goods(
             for _ in range(2):  # the second one is the same sale again
                 await buy(*sale)
         await buy("a", "ada", one, "KEY_ONE", max_tokens=500)
-    charged = {key: balance.spent_tokens // 110 for key, balance in ledger.call("balances").items()}
+    charged = {key: balance.spent_tokens // 110 for key, balance in ledger.balances().run().items()}
     bought = Counter(f"user={tenant}:{user}/total" for tenant, user, *_ in sales)
     bought["user=a:ada/total"] += 1  # the other body
     assert charged == dict(bought)

@@ -147,14 +147,14 @@ async def test_sealed_sessions_open_with_their_key(generation: Path, tmp_path: P
 async def test_the_ledger_goes_on(address: Any) -> None:
     ledger = open_ledger(address("ledger"))
     account = Account("tenant=acme/total", 5_000_000, 100_000)
-    await ledger.acall(
-        "transact", [Settlement("fixture:2", Amount(1500, 500))], None
+    await ledger.transact(
+        [Settlement("fixture:2", Amount(1500, 500))], None
     )  # reserved by the other version
-    await ledger.acall(
-        "transact", [], ReservationRequest("new:1", (account,), Amount(), Amount(10, 10), 60.0)
+    await ledger.transact(
+        [], ReservationRequest("new:1", (account,), Amount(), Amount(10, 10), 60.0)
     )
-    await ledger.acall("transact", [Settlement("new:1", Amount(3, 3))], None)
-    balance = (await ledger.acall("balances"))[account.key]
+    await ledger.transact([Settlement("new:1", Amount(3, 3))], None)
+    balance = (await ledger.balances())[account.key]
     assert (balance.spent_micro_usd, balance.spent_tokens, balance.held_micro_usd) == (2203, 903, 0)
     await ledger.aclose()
 
@@ -168,7 +168,7 @@ async def test_keys_open_the_same_doors(address: Any, is_redis: bool, generation
     assert (await keys.authenticate(shown["successor"])).id == "eve"
     with pytest.raises(Unauthenticated):
         await keys.authenticate(shown["revoked"])
-    assert await keys.store.acall("token_revoked", "token-1")
+    assert await keys.store.is_token_revoked("token-1")
     await keys.aclose()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import tool
+from tests.support.operations import operation_name
 
 from agent_runtime import AgentContext, AgentFactory, AgentTemplate, SessionManager
 from agent_runtime.testing import ScriptedChatModel, say
@@ -61,17 +62,17 @@ async def turn(url: str, session: str, folder: Path, value: Any, bomb: Bomb) -> 
 
     async with SessionManager.from_url(url, lease_s=LEASE_S) as manager:
         records: Any = manager.checkpointer.backend
-        acall = records.acall
+        arun_body = records.arun_body
 
-        async def ticking(operation: str, *args: Any) -> Any:
-            if operation == "renew":
-                return await acall(operation, *args)
+        async def ticking(body: Any, args: Any) -> Any:
+            if operation_name(body) == "renew_lease":
+                return await arun_body(body, args)
             bomb.tick()
-            answer = await acall(operation, *args)
+            answer = await arun_body(body, args)
             bomb.tick()
             return answer
 
-        records.acall = ticking
+        records.arun_body = ticking
         factory = AgentFactory(session_manager=manager)
         factory.register_model("script", ScriptedChatModel(script=script))
         factory.register_tool("pay", pay)

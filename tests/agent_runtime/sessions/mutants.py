@@ -32,7 +32,7 @@ MUTANTS = [
         "any head may be continued",
         "test_processes.py -k older_head",
         Change(
-            "checkpoints.backends.sqlite:SqliteCheckpointBackend._save",
+            "checkpoints.backends.sqlite:SqliteCheckpointBackend.save",
             "head != row.parent_id",
             "False",
         ),
@@ -189,7 +189,7 @@ MUTANTS = [
         "a stale turn writes effects",
         "test_mishaps.py -k stale_guard",
         Change(
-            "checkpoints.backends.memory:MemoryCheckpointBackend._tool_put",
+            "checkpoints.backends.memory:MemoryCheckpointBackend.record_tool_result",
             "self._writable_thread(thread, fencing_token)",
             "self._threads_by_name[thread]",
         ),
@@ -198,7 +198,7 @@ MUTANTS = [
         "records are not compared before they change",
         "test_mishaps.py -k 'same_time and sqlite'",
         Change(
-            "checkpoints.backends.sqlite_sessions:SqliteSessions._put_session",
+            "checkpoints.backends.sqlite_session_table:SqliteSessionTable.put",
             "'UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?'",
             '"""UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? OR data=? AND gone=?"""',
         ),

@@ -19,6 +19,7 @@ from tests.agent_runtime.sessions.test_conversations import (
     pay,
     pays_first,
 )
+from tests.support.operations import operation_name
 
 from agent_runtime import (
     CheckpointCorrupt,
@@ -63,18 +64,18 @@ async def test_a_result_of_another_turn_is_not_taken_for_the_answer(
 
 async def test_a_store_that_fails_in_mid_turn_leaves_nothing_open(manager: SessionManager) -> None:
     records: Any = manager.checkpointer.backend
-    acall = records.acall
+    arun_body = records.arun_body
     agent = make(manager, pays_first, pay)
 
-    async def failing(operation: str, *args: Any) -> Any:
-        if operation == "tool_start":
+    async def failing(body: Any, args: Any) -> Any:
+        if operation_name(body) == "start_tool_call":
             raise StoreTimeout("now")
-        return await acall(operation, *args)
+        return await arun_body(body, args)
 
-    records.acall = failing
+    records.arun_body = failing
     with pytest.raises(StoreTimeout):
         await agent.execute(in_session("go"))
-    records.acall = acall
+    records.arun_body = arun_body
     result = await agent.execute(in_session("again"))
     assert open_calls(result.messages) == 0
 
@@ -112,7 +113,7 @@ async def test_old_messages_that_are_edited_in_place_are_stored(tmp_path: Path) 
             config = await used.aput(config, checkpoint(edited, 2, todos=todos), METADATA, {})
             todos[0]["done"] = True
             await used.aput(config, checkpoint(edited, 3, todos=todos), METADATA, {})
-            used.forget("t")
+            used.operations.forget("t")
             again: Any = await used.aget_tuple(config_of("t"))
             values = again.checkpoint["channel_values"]
             assert values["messages"][0].text == "REDACTED"
@@ -190,7 +191,7 @@ async def test_a_thread_that_another_process_made_anew_is_not_mixed_with_the_old
             config_of("t"), checkpoint([HumanMessage(t, id=t) for t in "xy"]), METADATA, {}
         )
         await a.aput(config, checkpoint([*old, HumanMessage("c", id="c")], 2), METADATA, {})
-        b.forget("t")
+        b.operations.forget("t")
         found: Any = await b.aget_tuple(config_of("t"))
         assert [m.text for m in found.checkpoint["channel_values"]["messages"]] == ["a", "b", "c"]
 

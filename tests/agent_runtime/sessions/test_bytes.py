@@ -211,11 +211,11 @@ async def test_what_does_not_verify_is_kept_reported_and_never_overwritten(kind:
     latest = found.rows["", found.ids[""][-1]]
     before = dict(found.chunks)
     _break(kind, found, other, latest)
-    saver.forget("t")
+    saver.operations.forget("t")
     with pytest.raises(CheckpointCorrupt) as corrupt:
         await saver.aget_tuple(config_of("t"))
     assert "t" in str(corrupt.value)
-    assert len(records.call("quarantined", "t")) == 1
+    assert len(records.quarantined_blobs("t").run()) == 1
     with pytest.raises(CheckpointCorrupt, match="trusted"):
         await saver.aput(later, checkpoint([HumanMessage("three", id="3")], 3), METADATA, {})
     if kind not in ("chunk", "missing", "moved", "rolled back"):
@@ -254,7 +254,7 @@ async def test_a_sessions_record_does_not_move_between_sessions() -> None:
     await manager.create_session("ada", session_id="a", title="mine")
     await manager.create_session("eve", session_id="b")
     records: Any = manager.checkpointer.backend
-    rows = records._session_rows
+    rows = records.sessions._rows
     rows["default:b"] = _with(rows["default:b"], data=rows["default:a"].data)
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("b")

@@ -89,7 +89,7 @@ METADATA: Any = {"source": "loop", "step": 1, "parents": {}}
 
 async def stored(saver: Any, thread: str, **values: Any) -> Any:
     """The latest values, read by somebody who remembers nothing."""
-    saver.forget(thread)
+    saver.operations.forget(thread)
     found = await saver.aget_tuple(config_of(thread))
     return found.checkpoint["channel_values"]
 
@@ -141,17 +141,17 @@ async def test_a_step_stores_what_it_adds(opened: Any) -> None:
         config = config_of("t")
         messages: list[Any] = []
         records = saver.backend
-        save = records._save
+        save = records.save
 
         def measured(thread: str, row: Any, chunks: Any, *rest: Any) -> Any:
             sizes.append(len(row.data) + len(row.chunks) + sum(len(c.data) for c in chunks))
             return save(thread, row, chunks, *rest)
 
-        records._save = measured
+        records.save = measured
         for number in range(200):
             messages = [*messages, HumanMessage("x" * 200, id=str(number))]
             config = await saver.aput(config, checkpoint(messages, number + 1), METADATA, {})
-        records._save = save
+        records.save = save
         assert max(sizes[-20:]) <= 1.2 * max(sizes[:20])
         assert len((await stored(saver, "t"))["messages"]) == 200
 
@@ -167,7 +167,7 @@ async def test_two_branches_of_one_checkpoint_do_not_meet(opened: Any) -> None:
             root, checkpoint([*start, AIMessage("right", id="r")], 2), METADATA, {}
         )
         for config, text in ((left, "left"), (right, "right"), (root, "start")):
-            saver.forget("t")
+            saver.operations.forget("t")
             assert (await saver.aget_tuple(config)).checkpoint["channel_values"]["messages"][
                 -1
             ].text == text
@@ -208,7 +208,7 @@ async def test_pruning_keeps_what_a_delta_channel_is_rebuilt_from(opened: Any) -
         before = [m.text for m in (await graph.aget_state(config_of("t"))).values["messages"]]
         assert before == ["a", "1", "b", "3", "c", "5"]
         await saver.aprune(["t"])
-        saver.forget("t")
+        saver.operations.forget("t")
         assert [
             m.text for m in (await graph.aget_state(config_of("t"))).values["messages"]
         ] == before
@@ -235,7 +235,7 @@ async def test_a_thread_expires_after_its_last_use(opened: Any) -> None:
     import asyncio
 
     async with opened(ttl_s=0.3) as saver:
-        saver.ttl_s = 0.3
+        saver.operations.ttl_s = 0.3
         config = await saver.aput(
             config_of("t"), checkpoint([HumanMessage("a", id="1")]), METADATA, {}
         )

@@ -15,6 +15,7 @@ from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.types import Command
 from tests.agent_runtime.calls import run_call
 from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
+from tests.support.operations import operation_name
 
 from agent_runtime import (
     AgentContext,
@@ -197,7 +198,7 @@ async def test_a_cancelled_tool_leaves_no_open_call(manager: SessionManager) -> 
     )
     agent = make(manager, script, pay, hang)
     call = asyncio.create_task(agent.execute(in_session("go")))
-    while not any((await manager.checkpointer.backend.acall("tool_list", "default:s1")).values()):
+    while not any((await manager.checkpointer.backend.tool_results("default:s1")).values()):
         await asyncio.sleep(0.01)  # until the payment's result is recorded
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -245,12 +246,7 @@ async def test_what_finished_tools_wrote_is_kept_when_another_was_stopped(
     agent = AgentExecutor(graph, gated=True, pipeline=[SessionMiddleware(manager)])
     call = asyncio.create_task(agent.execute(in_session("go")))
     while (
-        sum(
-            map(
-                bool, (await manager.checkpointer.backend.acall("tool_list", "default:s1")).values()
-            )
-        )
-        < 2
+        sum(map(bool, (await manager.checkpointer.backend.tool_results("default:s1")).values())) < 2
     ):
         await asyncio.sleep(0.01)
     call.cancel()
@@ -394,19 +390,19 @@ async def test_a_tool_whose_end_is_not_known_asks_before_it_runs_again(
 async def _die_in_the_tool(manager: SessionManager, agent: Any, name: str) -> None:
     """Leave the session as a process leaves it that is killed while the tool runs."""
     gone = asyncio.Event()
-    records = manager.checkpointer.backend
-    acall = records.acall
+    records: Any = manager.checkpointer.backend
+    arun_body = records.arun_body
 
-    async def dying(operation: str, *args: Any) -> Any:
-        if operation == "tool_put":
+    async def dying(body: Any, args: Any) -> Any:
+        if operation_name(body) == "record_tool_result":
             gone.set()
             await asyncio.sleep(30)
-        return await acall(operation, *args)
+        return await arun_body(body, args)
 
-    records.acall = dying  # type: ignore[method-assign]
+    records.arun_body = dying
     call = asyncio.create_task(agent.execute(in_session("go", name)))
     await gone.wait()
-    records.acall = acall  # type: ignore[method-assign]
+    records.arun_body = arun_body
     call.cancel()
     await asyncio.wait([call])
 

@@ -20,6 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 from tests.agent_runtime.sessions.conftest import held_elsewhere, open_manager
 from tests.agent_runtime.sessions.test_conversations import EFFECTS, in_session, make
+from tests.support.operations import operation_name
 
 from agent_runtime import (
     AgentExecutor,
@@ -33,6 +34,7 @@ from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.sessions import MemoryCheckpointer
 from agent_runtime.storage import RedisConnection
+from agent_runtime.storage.operation import Steps, steps_operation
 from agent_runtime.testing import say
 
 
@@ -162,7 +164,7 @@ async def test_nothing_of_a_tool_is_kept_after_its_session_was_deleted(
         for ending in (turn.tool_ended("key", "private"), turn.tool_failed("key"), turn.settled()):
             with pytest.raises(StaleWriter):
                 await ending
-    assert await manager.checkpointer.backend.acall("tool_list", "default:s") == {}
+    assert await manager.checkpointer.backend.tool_results("default:s") == {}
 
 
 async def test_changes_of_a_record_at_the_same_time_are_all_kept(manager: SessionManager) -> None:
@@ -185,20 +187,21 @@ async def test_a_run_that_gets_ready_while_the_shutdown_begins_is_drained(
     agent = make(manager, lambda _: say("ok"))
     begun = asyncio.Event()
     over = asyncio.Event()
-    acall = manager.checkpointer.backend.acall
+    backend: Any = manager.checkpointer.backend
+    arun_body = backend.arun_body
 
-    async def slow(operation: str, *args: Any) -> Any:
-        if operation == "load" and not over.is_set():
+    async def slow(body: Any, args: Any) -> Any:
+        if operation_name(body) == "load" and not over.is_set():
             begun.set()
             await over.wait()
-        return await acall(operation, *args)
+        return await arun_body(body, args)
 
     await agent.execute(in_session("one"))
     with pytest.raises(asyncio.CancelledError):
         async with manager.turn("s1") as turn:
             turn.mark_running()
             raise asyncio.CancelledError  # so the next turn looks whether something was left open
-    manager.checkpointer.backend.acall = slow  # type: ignore[method-assign]
+    backend.arun_body = slow
     call = asyncio.create_task(agent.execute(in_session("two")))
     await begun.wait()
     draining = asyncio.create_task(agent.drain(5))
@@ -218,7 +221,7 @@ def test_an_edit_to_an_equal_value_is_an_edit(edit: Any) -> None:
     config = _put(saver, [message, AIMessage("a", id="2")], 2, config)
     message.additional_kwargs["seen"] = edit
     config = _put(saver, [message, AIMessage("a", id="2"), AIMessage("b", id="3")], 3, config)
-    saver.forget("t")
+    saver.operations.forget("t")
     found = saver.get_tuple(config)
     assert found is not None
     seen = found.checkpoint["channel_values"]["messages"][0].additional_kwargs["seen"]
@@ -239,10 +242,12 @@ def _put(saver: MemoryCheckpointer, messages: list[Any], version: int, config: A
 class Pings(RedisConnection):
     """A connection with one operation that takes a while."""
 
-    def _nap(self) -> Any:
+    @steps_operation
+    def nap(self) -> Steps[Any]:
         return (yield "blpop", f"{self.prefix}:{uuid.uuid4().hex}", 0.05)
 
-    def _kill(self) -> Any:
+    @steps_operation
+    def kill(self) -> Steps[Any]:
         return (yield "execute_command", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
@@ -255,7 +260,7 @@ def test_threads_whose_connections_are_cut_get_store_errors(redis_url: str) -> N
     def work() -> None:
         while time.monotonic() < until:
             try:
-                connection.call("nap")
+                connection.nap().run()
             except BaseException as error:  # noqa: BLE001 - all are looked at
                 errors.append(error)
 
@@ -263,20 +268,20 @@ def test_threads_whose_connections_are_cut_get_store_errors(redis_url: str) -> N
     for thread in threads:
         thread.start()
     while time.monotonic() < until - 0.2:
-        killer.call("kill")
+        killer.kill().run()
         time.sleep(0.1)
     for thread in threads:
         thread.join()
     assert errors
     assert all(isinstance(error, StoreError) for error in errors), {repr(e) for e in errors}
-    assert connection.call("nap") is None
+    assert connection.nap().run() is None
     asyncio.run(connection.aclose())
     asyncio.run(killer.aclose())
 
 
 async def test_one_lost_connection_harms_no_other_request(redis_url: str) -> None:
     connection = Pings(redis_url, timeout_s=0.3)
-    await asyncio.gather(*(connection.acall("nap") for _ in range(4)))
+    await asyncio.gather(*(connection.nap() for _ in range(4)))
     stalled = asyncio.ensure_future(connection.arun(iter_of("blpop", uuid.uuid4().hex, 5)))
     healthy = [asyncio.ensure_future(nap_until(connection, 0.6)) for _ in range(4)]
     with pytest.raises(StoreError):
@@ -292,7 +297,7 @@ def iter_of(*request: Any) -> Any:
 async def nap_until(connection: Pings, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        await connection.acall("nap")
+        await connection.nap()
 
 
 @pytest.mark.filterwarnings(
@@ -306,13 +311,14 @@ def test_a_connection_does_not_keep_loops_that_are_closed(redis_url: str) -> Non
 
 
 async def _used(connection: Pings) -> None:
-    await connection.acall("nap")
+    await connection.nap()
     await connection._async_clients[asyncio.get_running_loop()].connection_pool.disconnect()
 
 
 def test_a_stale_guard_writes_no_effect() -> None:
     records = MemoryCheckpointer().backend
-    lease = records.call("acquire", "t", "a", 5.0)
-    records.call("tool_start", "t", "k", FencingToken(lease.token))
+    lease = records.acquire_lease("t", "a", 5.0).run()
+    assert lease is not None
+    records.start_tool_call("t", "k", FencingToken(lease.token)).run()
     with pytest.raises(StaleWriter):
-        records.call("tool_put", "t", "k", b"x", FencingToken(lease.token - 1))
+        records.record_tool_result("t", "k", b"x", FencingToken(lease.token - 1)).run()

@@ -17,6 +17,7 @@ from tests.agent_runtime.sessions.conftest import open_manager
 from agent_runtime import SessionBusy, StaleWriter
 from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.storage import RedisConnection, redis_connection
+from agent_runtime.storage.operation import Steps
 
 HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[3]
@@ -114,7 +115,8 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
         open_manager(shared_url, lease_s=0.2) as slow,
         open_manager(shared_url, lease_s=5) as quick,
     ):
-        lease = await slow.checkpointer.backend.acall("acquire", "default:s", "slow", 0.2)
+        lease = await slow.checkpointer.backend.acquire_lease("default:s", "slow", 0.2)
+        assert lease is not None
         with pytest.raises(SessionBusy):
             async with quick.turn("s", strategy="reject"):
                 pass
@@ -124,10 +126,14 @@ async def test_a_process_that_stands_still_loses_its_session_and_cannot_write(
             assert turn.fencing_token.value > lease.token
             for guard in (FencingToken(lease.token), None):
                 with pytest.raises(StaleWriter):
-                    await slow.checkpointer.backend.acall(
-                        "save_writes", "default:s", "", "1", [], guard, None
+                    await slow.checkpointer.backend.save_writes(
+                        "default:s", "", "1", [], guard, None
                     )
-            assert not await slow.checkpointer.backend.acall("renew", lease, 1.0)
+            assert not await slow.checkpointer.backend.renew_lease(lease, 1.0)
+
+
+def no_steps() -> Steps[None]:
+    yield from ()
 
 
 async def test_a_cancellation_that_a_client_loses_is_not_lost(
@@ -142,26 +148,27 @@ async def test_a_cancellation_that_a_client_loses_is_not_lost(
             # as `asyncio.wait_for` does on Python 3.11 when it is cancelled just as it ends
             return b"sent"
 
-    monkeypatch.setattr(redis_connection, "arun_operation", losing)
-    asking = asyncio.create_task(connection.arun(iter(())))  # type: ignore[arg-type]
+    monkeypatch.setattr(redis_connection, "arun_steps", losing)
+    asking = asyncio.create_task(connection.arun(no_steps()))
     await asyncio.sleep(0.2)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await connection.arun(iter(()))  # type: ignore[arg-type]
+            await connection.arun(no_steps())
     await connection.aclose()
 
 
 async def test_cancelled_redis_calls_end(redis_url: str) -> None:
     async with open_manager(f"{redis_url}?prefix={uuid.uuid4().hex}") as manager:
         records = manager.checkpointer.backend
-        lease = await records.acall("acquire", "default:s", "me", 60)
+        lease = await records.acquire_lease("default:s", "me", 60)
+        assert lease is not None
 
         async def renew() -> None:
             while True:
-                await records.acall("renew", lease, 60)
+                await records.renew_lease(lease, 60)
 
         for number in range(300):
             renewing = asyncio.create_task(renew())
@@ -176,8 +183,8 @@ async def test_a_turn_whose_lease_is_lost_is_stopped(shared_url: str) -> None:
 
         async def hold() -> None:
             async with manager.turn("s") as turn:
-                await manager.checkpointer.backend.acall("release", turn.lease, True)
-                await manager.checkpointer.backend.acall("acquire", turn.thread, "thief", 5)
+                await manager.checkpointer.backend.release_lease(turn.lease, True)
+                await manager.checkpointer.backend.acquire_lease(turn.thread, "thief", 5)
                 await asyncio.sleep(30)
 
         started = asyncio.get_running_loop().time()

@@ -117,7 +117,7 @@ async def test_a_full_server_refuses_the_whole_write(tmp_path: Path) -> None:
             await saver.aput(config, checkpoint([HumanMessage("b", id="3")], 3), METADATA, {})
         client.config_set("maxmemory", "0")
         client.close()
-        saver.forget("t")
+        saver.operations.forget("t")
         found = await saver.aget_tuple(config_of("t"))
         assert found is not None
         texts = [m.text[:1] for m in found.checkpoint["channel_values"]["messages"]]
@@ -139,7 +139,7 @@ async def test_an_answer_that_was_lost_does_not_make_two_checkpoints(tmp_path: P
         saver = manager.checkpointer
         made = checkpoint([HumanMessage("a", id="1")])
         first = await saver.aput(config_of("t"), made, METADATA, {})
-        saver.forget("t")
+        saver.operations.forget("t")
         assert (
             await saver.aput(config_of("t"), made, METADATA, {}) == first
         )  # the same write again: nothing changes

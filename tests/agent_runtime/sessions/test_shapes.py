@@ -74,7 +74,7 @@ def test_a_row_a_write_and_a_chunk(payload: bytes) -> None:
     originals = dict(thread.rows), dict(thread.chunks)
 
     def read_again() -> None:
-        saver._cache = CheckpointCache()
+        saver.operations._cache = CheckpointCache()
         try:
             found = saver.get_tuple(CONFIG)
         except CheckpointCorrupt:
@@ -105,14 +105,14 @@ async def test_a_session_s_record(payload: bytes) -> None:
     manager = SessionManager()
     session = await manager.create_session("ada", session_id="s")
     records: Any = manager.checkpointer.backend
-    (key, row), = records._session_rows.items()  # fmt: skip
-    records._session_rows[key] = replace(
+    (key, row), = records.sessions._rows.items()  # fmt: skip
+    records.sessions._rows[key] = replace(
         row, data=manager.checkpointer.blobs.seal_payload(payload, "session", key)
     )
     with pytest.raises(CheckpointCorrupt):
         await manager.get_session("s")
     assert (await manager.list_sessions()).sessions == []
-    records._session_rows[key] = row
+    records.sessions._rows[key] = row
     assert await manager.get_session("s") == session
 
 
@@ -237,6 +237,6 @@ def test_references_to_more_chunks_than_there_can_be() -> None:
     saver, thread = a_thread()
     key, row = list(thread.rows.items())[-1]
     thread.rows[key] = replace(row, chunks="messages=0-99999999999999")
-    saver._cache = CheckpointCache()
+    saver.operations._cache = CheckpointCache()
     with pytest.raises(CheckpointCorrupt):
         saver.get_tuple(CONFIG)

@@ -7,14 +7,21 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 from typing_extensions import override
 
 from agent_runtime.batch.journal.journal import Journal
-from agent_runtime.batch.journal.records import Execution, StoredResult, TaskRow, TaskUpdate
-from agent_runtime.batch.result import TaskResult
+from agent_runtime.batch.journal.records import (
+    Execution,
+    RunnerRequest,
+    StoredResult,
+    TaskRow,
+    TaskUpdate,
+)
+from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
+from agent_runtime.storage.operation import InlineStore, operation
 from agent_runtime.storage.process_identity import boot_s
 
 
@@ -43,17 +50,14 @@ class _StoredExecution:
         self.results[seq] = StoredResult(self.last_number, seq, result)
 
 
-class MemoryJournal(Journal):
+class MemoryJournal(InlineStore, Journal):
     """In this process; nothing survives it. Everything stays until it is deleted."""
 
     ephemeral = True
 
     def __init__(self) -> None:
+        super().__init__()
         self._executions: dict[str, _StoredExecution] = {}
-
-    @override
-    async def acall(self, operation: str, *args: Any) -> Any:
-        return getattr(self, f"_{operation}")(*args)
 
     def _stored(self, execution_id: str) -> _StoredExecution:
         if execution_id not in self._executions:
@@ -66,23 +70,33 @@ class MemoryJournal(Journal):
             raise ExecutionLost(execution_id)
         return stored
 
-    def _create(self, execution: Execution) -> bool:
+    @override
+    @operation
+    def create(self, execution: Execution) -> bool:
         new = execution.id not in self._executions
         if new:
             self._executions[execution.id] = _StoredExecution(dataclasses.replace(execution))
         return new
 
-    def _get(self, execution_id: str) -> Execution:
+    @override
+    @operation
+    def get(self, execution_id: str) -> Execution:
         return self._stored(execution_id).copy()
 
-    def _list(self, limit: int) -> Sequence[Execution]:
+    @override
+    @operation
+    def list(self, limit: int = 100) -> Sequence[Execution]:
         newest = sorted(self._executions.values(), key=lambda stored: -stored.execution.created_at)
         return [stored.copy() for stored in newest[:limit]]
 
-    def _delete(self, execution_id: str) -> None:
+    @override
+    @operation
+    def delete(self, execution_id: str) -> None:
         self._executions.pop(execution_id, None)
 
-    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
+    @override
+    @operation
+    def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> int:
         stored = self._stored(execution_id)
         execution = stored.execution
         if stored.is_leased and execution.owner != dead:
@@ -92,26 +106,38 @@ class MemoryJournal(Journal):
         stored.lease_until_s = boot_s() + lease_s
         return execution.token
 
-    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
+    @override
+    @operation
+    def heartbeat(
+        self, execution_id: str, token: int, lease_s: float, progress: str
+    ) -> RunnerRequest:
         stored = self._stored_for_owner(execution_id, token)
         stored.lease_until_s = boot_s() + lease_s
         stored.execution.progress = json.loads(progress)
         return stored.execution.requested
 
-    def _save(self, execution: Execution, release: bool) -> None:
+    @override
+    @operation
+    def save(self, execution: Execution, *, release: bool = False) -> None:
         stored = self._stored_for_owner(execution.id, execution.token)
         stored.execution = dataclasses.replace(execution, requested=stored.execution.requested)
         if release:
             stored.execution.owner = ""
 
-    def _want(self, execution_id: str, request: Any) -> None:
+    @override
+    @operation
+    def request(self, execution_id: str, request: RunnerRequest) -> None:
         self._stored(execution_id).execution.requested = request
 
-    def _heard(self, execution_id: str, request: str) -> None:
+    @override
+    @operation
+    def ack_request(self, execution_id: str, request: RunnerRequest) -> None:
         execution = self._stored(execution_id).execution
         execution.requested = "" if execution.requested == request else execution.requested
 
-    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
+    @override
+    @operation
+    def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         stored = self._stored(execution_id)
         duplicate_seqs = []
         for row in rows:
@@ -126,7 +152,9 @@ class MemoryJournal(Journal):
                 stored.store_result(row.seq, row.result)
         return duplicate_seqs
 
-    def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
+    @override
+    @operation
+    def write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
         stored = self._stored_for_owner(execution_id, token)
         for change in changes:
             row = stored.rows[change.seq]
@@ -146,8 +174,10 @@ class MemoryJournal(Journal):
             if change.result is not None:
                 stored.store_result(change.seq, change.result)
 
-    def _rows(
-        self, execution_id: str, status: str, limit: int, agent: str | None
+    @override
+    @operation
+    def rows(
+        self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
     ) -> Sequence[TaskRow]:
         stored = self._stored(execution_id)
         candidates = stored.pending.values() if status == "pending" else stored.rows.values()
@@ -156,17 +186,25 @@ class MemoryJournal(Journal):
         ]
         return heapq.nsmallest(limit, matching_rows, key=lambda row: (row.rank, row.seq))
 
-    def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+    @override
+    @operation
+    def get_tasks(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         rows = self._stored(execution_id).rows
         return [rows[seq] for seq in sorted(seqs) if seq in rows]
 
-    def _counts(self, execution_id: str) -> dict[str, int]:
+    @override
+    @operation
+    def counts(self, execution_id: str) -> dict[TaskStatus, int]:
         return dict(Counter(row.status for row in self._stored(execution_id).rows.values()))
 
-    def _agents(self, execution_id: str) -> Sequence[str]:
+    @override
+    @operation
+    def agents(self, execution_id: str) -> Sequence[str]:
         return sorted({row.agent for row in self._stored(execution_id).rows.values()})
 
-    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
+    @override
+    @operation
+    def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
         stored = self._stored_for_owner(execution_id, token)
         ended_rows = [
             row for row in stored.rows.values() if row.status in statuses and row.generation >= 0
@@ -181,8 +219,15 @@ class MemoryJournal(Journal):
             stored.results.pop(row.seq, None)
         return len(ended_rows)
 
-    def _results(
-        self, execution_id: str, by: str, after: int, limit: int
+    @override
+    @operation
+    def results(
+        self,
+        execution_id: str,
+        after: int = 0,
+        limit: int = 500,
+        *,
+        by: Literal["number", "seq"] = "number",
     ) -> Sequence[StoredResult]:
         stored_results = self._stored(execution_id).results
         if by == "seq":

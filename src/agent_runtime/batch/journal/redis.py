@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
+
+from typing_extensions import override
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import (
     MUTABLE_COLUMNS,
     TASK_COLUMNS,
     Execution,
+    RunnerRequest,
     StoredResult,
     TaskRow,
     TaskUpdate,
     execution_document,
     execution_from_document,
 )
-from agent_runtime.batch.result import TaskResult
+from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import RedisConnection
+from agent_runtime.storage.operation import Steps, steps_operation
 
 _FIELDS_OF_COLUMNS = {column: name for name, column in (TASK_COLUMNS | MUTABLE_COLUMNS).items()}
 _CHECK_OWNER = """
@@ -144,7 +148,7 @@ STATUSES = ("pending", "running", "completed", "failed", "skipped", "poisoned", 
 class RedisJournal(RedisConnection, Journal):
     """Every operation is one round trip, or a few for those that only read.
 
-    See RedisConnection for the arguments.
+    Takes RedisConnection's arguments.
 
     All keys of an execution share a slot.
     """
@@ -158,19 +162,25 @@ class RedisJournal(RedisConnection, Journal):
     def _index_key(self) -> str:
         return f"{self.prefix}:batches"
 
-    def _create(self, execution: Execution) -> Any:
+    @override
+    @steps_operation
+    def create(self, execution: Execution) -> Steps[bool]:
         if (yield _CREATE, [self._key(execution.id)], [execution_document(execution)]) == b"known":
             return False
         yield "execute_command", "ZADD", self._index_key, execution.created_at, execution.id
         return True
 
-    def _get(self, execution_id: str) -> Any:
+    @override
+    @steps_operation
+    def get(self, execution_id: str) -> Steps[Execution]:
         fields, now = yield [("hgetall", self._key(execution_id)), ("time",)]
         if not fields:
             raise ExecutionNotFound(execution_id)
         return _decode_execution(execution_id, fields, now)
 
-    def _list(self, limit: int) -> Any:
+    @override
+    @steps_operation
+    def list(self, limit: int = 100) -> Steps[Sequence[Execution]]:
         names = [name.decode() for name in (yield "zrevrange", self._index_key, 0, limit - 1)]
         executions: list[Execution] = []
         for name in names:
@@ -179,7 +189,9 @@ class RedisJournal(RedisConnection, Journal):
                 executions += [_decode_execution(name, values, now)]
         return executions
 
-    def _delete(self, execution_id: str) -> Any:
+    @override
+    @steps_operation
+    def delete(self, execution_id: str) -> Steps[None]:
         agents = yield "smembers", self._key(execution_id, "agents")
         parts = [
             "ids",
@@ -196,7 +208,9 @@ class RedisJournal(RedisConnection, Journal):
         yield "unlink", self._key(execution_id), *(self._key(execution_id, part) for part in parts)
         yield "zrem", self._index_key, execution_id
 
-    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> Any:
+    @override
+    @steps_operation
+    def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> Steps[int]:
         status, holder, token = yield _LEASE, [self._key(execution_id)], [owner, lease_s, dead]
         if status == b"none":
             raise ExecutionNotFound(execution_id)
@@ -204,11 +218,17 @@ class RedisJournal(RedisConnection, Journal):
             raise ExecutionBusy(execution_id, holder.decode())
         return int(token)
 
-    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> Any:
+    @override
+    @steps_operation
+    def heartbeat(
+        self, execution_id: str, token: int, lease_s: float, progress: str
+    ) -> Steps[RunnerRequest]:
         reply = yield _HEARTBEAT, [self._key(execution_id)], [token, lease_s, progress]
-        return _decode_reply(reply, execution_id)[1:]
+        return cast("RunnerRequest", _decode_reply(reply, execution_id)[1:])
 
-    def _save(self, execution: Execution, release: bool) -> Any:
+    @override
+    @steps_operation
+    def save(self, execution: Execution, *, release: bool = False) -> Steps[None]:
         args = [
             execution.token,
             execution_document(execution),
@@ -217,15 +237,21 @@ class RedisJournal(RedisConnection, Journal):
         ]
         _decode_reply((yield _SAVE, [self._key(execution.id)], args), execution.id)
 
-    def _want(self, execution_id: str, request: str) -> Any:
+    @override
+    @steps_operation
+    def request(self, execution_id: str, request: RunnerRequest) -> Steps[None]:
         if not (yield "hexists", self._key(execution_id), "document"):
             raise ExecutionNotFound(execution_id)
         yield "hset", self._key(execution_id), "wanted", request
 
-    def _heard(self, execution_id: str, request: str) -> Any:
+    @override
+    @steps_operation
+    def ack_request(self, execution_id: str, request: RunnerRequest) -> Steps[None]:
         yield _ACK_REQUEST, [self._key(execution_id)], [request]
 
-    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Any:
+    @override
+    @steps_operation
+    def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Steps[Sequence[int]]:
         args: list[Any] = []
         for row in rows:
             immutable_json = _columns_json(row, TASK_COLUMNS)
@@ -255,23 +281,31 @@ class RedisJournal(RedisConnection, Journal):
         duplicate_seqs = yield _ADD, [self._key(execution_id, part) for part in parts], args
         return [int(seq) for seq in duplicate_seqs]
 
-    def _update_keys(self, execution_id: str) -> list[str]:
+    def _update_keys(self, execution_id: str) -> Sequence[str]:
         parts = ("", "places", "states", "counts", "results", "numbers", "order", "agents")
         return [self._key(execution_id, part) for part in parts]
 
-    def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> Any:
+    @override
+    @steps_operation
+    def write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> Steps[None]:
         args: list[Any] = [token]
         for change in changes:
             state = _columns_json(change, MUTABLE_COLUMNS)
             args += [change.seq, change.status, state, _result_json(change.result)]
         _decode_reply((yield _WRITE, self._update_keys(execution_id), args), execution_id)
 
-    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> Any:
+    @override
+    @steps_operation
+    def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> Steps[int]:
         reply = yield _RESET, self._update_keys(execution_id), [token, *statuses]
         return int(_decode_reply(reply, execution_id).split(" ")[1])
 
-    def _rows(self, execution_id: str, status: str, limit: int, agent: str | None) -> Any:
-        agents = [agent] if agent is not None else (yield from self._agents(execution_id))
+    @override
+    @steps_operation
+    def rows(
+        self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
+    ) -> Steps[Sequence[TaskRow]]:
+        agents = [agent] if agent is not None else (yield from self._read_agents(execution_id))
         seqs: list[tuple[float, int]] = []
         for name in agents:
             key = self._key(execution_id, f"{status}:{name}")
@@ -279,10 +313,12 @@ class RedisJournal(RedisConnection, Journal):
             seqs += [(float(rank), int(seq)) for seq, rank in ranked_seqs]
         return (yield from self._fetch_rows(execution_id, [seq for _, seq in sorted(seqs)[:limit]]))
 
-    def _places(self, execution_id: str, seqs: Sequence[int]) -> Any:
+    @override
+    @steps_operation
+    def get_tasks(self, execution_id: str, seqs: Sequence[int]) -> Steps[Sequence[TaskRow]]:
         return (yield from self._fetch_rows(execution_id, sorted(seqs)))
 
-    def _fetch_rows(self, execution_id: str, seqs: Sequence[int]) -> Any:
+    def _fetch_rows(self, execution_id: str, seqs: Sequence[int]) -> Steps[Sequence[TaskRow]]:
         if not seqs:
             return []
         immutable_parts = yield "hmget", self._key(execution_id, "rows"), *seqs
@@ -293,18 +329,34 @@ class RedisJournal(RedisConnection, Journal):
             if encoded_parts[0] is not None
         ]
 
-    def _counts(self, execution_id: str) -> Any:
+    @override
+    @steps_operation
+    def counts(self, execution_id: str) -> Steps[dict[TaskStatus, int]]:
         if not (yield "hexists", self._key(execution_id), "document"):
             raise ExecutionNotFound(execution_id)
         counts = yield "hgetall", self._key(execution_id, "counts")
         return {status.decode(): int(count) for status, count in counts.items() if int(count)}
 
-    def _agents(self, execution_id: str) -> Any:
+    @override
+    @steps_operation
+    def agents(self, execution_id: str) -> Steps[Sequence[str]]:
+        return (yield from self._read_agents(execution_id))
+
+    def _read_agents(self, execution_id: str) -> Steps[Sequence[str]]:
         return sorted(
             agent.decode() for agent in (yield "smembers", self._key(execution_id, "agents"))
         )
 
-    def _results(self, execution_id: str, by: str, after: int, limit: int) -> Any:
+    @override
+    @steps_operation
+    def results(
+        self,
+        execution_id: str,
+        after: int = 0,
+        limit: int = 500,
+        *,
+        by: Literal["number", "seq"] = "number",
+    ) -> Steps[Sequence[StoredResult]]:
         key = self._key(execution_id, "numbers" if by == "number" else "order")
         seqs = yield "zrangebyscore", key, f"({after}", "+inf", 0, limit
         if not seqs:

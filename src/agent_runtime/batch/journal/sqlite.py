@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
+
+from typing_extensions import override
 
 from agent_runtime.batch.journal.journal import Journal
 from agent_runtime.batch.journal.records import (
     MUTABLE_COLUMNS,
     TASK_COLUMNS,
     Execution,
+    RunnerRequest,
     StoredResult,
     TaskRow,
     TaskUpdate,
     execution_document,
     execution_from_document,
 )
-from agent_runtime.batch.result import TaskResult
+from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
@@ -37,7 +41,7 @@ _EXECUTION_COLUMNS = "id, document, owner, token, lease_until_s, wanted, progres
 
 
 class SqliteJournal(SqliteFile, Journal):
-    """Every operation is one transaction. See SqliteFile for the arguments.
+    """Every operation is one transaction. Takes SqliteFile's arguments.
 
     By default a power cut may take the last moments with it, a killed process nothing
     (`synchronous="normal"`).
@@ -77,7 +81,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
     def __init__(self, path: Any, **settings: Any) -> None:
         super().__init__(path, **{"synchronous": "normal", **settings})
 
-    def _create(self, execution: Execution) -> bool:
+    @override
+    @operation
+    def create(self, execution: Execution) -> bool:
         values = (
             execution.id,
             execution_document(execution),
@@ -95,25 +101,36 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             == 1
         )
 
-    def _get(self, execution_id: str) -> Execution:
+    @override
+    @operation
+    def get(self, execution_id: str) -> Execution:
+        return self._read(execution_id)
+
+    def _read(self, execution_id: str) -> Execution:
         query = f"SELECT {_EXECUTION_COLUMNS} FROM executions WHERE id=?"
         if (columns := self._db.execute(query, (execution_id,)).fetchone()) is None:
             raise ExecutionNotFound(execution_id)
         return _decode_execution(columns)
 
-    def _list(self, limit: int) -> list[Execution]:
+    @override
+    @operation
+    def list(self, limit: int = 100) -> list[Execution]:
         query = f"SELECT {_EXECUTION_COLUMNS} FROM executions ORDER BY created_s DESC LIMIT ?"
         return [_decode_execution(columns) for columns in self._db.execute(query, (limit,))]
 
-    def _delete(self, execution_id: str) -> None:
+    @override
+    @operation
+    def delete(self, execution_id: str) -> None:
         with self._transaction():
             for table in ("tasks", "states", "results"):
                 self._db.execute(f"DELETE FROM {table} WHERE execution=?", (execution_id,))
             self._db.execute("DELETE FROM executions WHERE id=?", (execution_id,))
 
-    def _lease(self, execution_id: str, owner: str, lease_s: float, dead: str) -> int:
+    @override
+    @operation
+    def lease(self, execution_id: str, owner: str, lease_s: float, *, dead: str = "") -> int:
         with self._transaction():
-            execution = self._get(execution_id)
+            execution = self._read(execution_id)
             if execution.is_leased and execution.owner != dead:
                 raise ExecutionBusy(execution_id, execution.owner)
             values = (owner, execution.token + 1, boot_s() + lease_s, execution_id)
@@ -122,7 +139,11 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             )
         return execution.token + 1
 
-    def _beat(self, execution_id: str, token: int, lease_s: float, progress: str) -> str:
+    @override
+    @operation
+    def heartbeat(
+        self, execution_id: str, token: int, lease_s: float, progress: str
+    ) -> RunnerRequest:
         query = (
             "UPDATE executions SET lease_until_s=?, progress=? "
             "WHERE id=? AND token=? AND owner<>'' RETURNING wanted"
@@ -133,9 +154,11 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             ).fetchall()
         ):
             raise ExecutionLost(execution_id)
-        return str(returned_rows[0][0])
+        return cast("RunnerRequest", str(returned_rows[0][0]))
 
-    def _save(self, execution: Execution, release: bool) -> None:
+    @override
+    @operation
+    def save(self, execution: Execution, *, release: bool = False) -> None:
         owner = "" if release else execution.owner
         query = (
             "UPDATE executions SET document=?, progress=?, owner=? "
@@ -151,18 +174,24 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         if not self._db.execute(query, values).rowcount:
             raise ExecutionLost(execution.id)
 
-    def _want(self, execution_id: str, request: str) -> None:
+    @override
+    @operation
+    def request(self, execution_id: str, request: RunnerRequest) -> None:
         if not self._db.execute(
             "UPDATE executions SET wanted=? WHERE id=?", (request, execution_id)
         ).rowcount:
             raise ExecutionNotFound(execution_id)
 
-    def _heard(self, execution_id: str, request: str) -> None:
+    @override
+    @operation
+    def ack_request(self, execution_id: str, request: RunnerRequest) -> None:
         self._db.execute(
             "UPDATE executions SET wanted='' WHERE id=? AND wanted=?", (execution_id, request)
         )
 
-    def _add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
+    @override
+    @operation
+    def add(self, execution_id: str, rows: Sequence[TaskRow]) -> Sequence[int]:
         duplicate_seqs = []
         insert_task = (
             f"INSERT OR IGNORE INTO tasks (execution, {_TASK_COLUMNS}) VALUES (?{',?' * 7})"
@@ -193,7 +222,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
                     self._db.execute(_INSERT_RESULT, (execution_id, row.seq, row.result.to_json()))
         return duplicate_seqs
 
-    def _write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
+    @override
+    @operation
+    def write(self, execution_id: str, token: int, changes: Sequence[TaskUpdate]) -> None:
         update = (
             f"UPDATE states SET {', '.join(f'{name}=?' for name in MUTABLE_COLUMNS.values())} "
             "WHERE execution=? AND seq=?"
@@ -212,8 +243,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         if self._db.execute(query, (execution_id, token)).fetchone() is None:
             raise ExecutionLost(execution_id)
 
-    def _rows(
-        self, execution_id: str, status: str, limit: int, agent: str | None
+    @override
+    @operation
+    def rows(
+        self, execution_id: str, status: TaskStatus, limit: int, *, agent: str | None = None
     ) -> Sequence[TaskRow]:
         # The partial index applies only to a literal status.
         status_sql = "'pending'" if status == "pending" else ":status"
@@ -225,7 +258,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         values = {"id": execution_id, "status": status, "n": limit, "agent": agent}
         return [_decode_row(columns) for columns in self._db.execute(query, values)]
 
-    def _places(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
+    @override
+    @operation
+    def get_tasks(self, execution_id: str, seqs: Sequence[int]) -> Sequence[TaskRow]:
         placeholders = ",".join("?" * len(seqs))
         query = (
             f"{_SELECT_TASKS} WHERE states.execution=? AND states.seq IN ({placeholders}) "
@@ -233,16 +268,22 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
         )
         return [_decode_row(columns) for columns in self._db.execute(query, (execution_id, *seqs))]
 
-    def _counts(self, execution_id: str) -> dict[str, int]:
-        self._get(execution_id)
+    @override
+    @operation
+    def counts(self, execution_id: str) -> dict[TaskStatus, int]:
+        self._read(execution_id)
         query = "SELECT status, count(*) FROM states WHERE execution=? GROUP BY status"
         return dict(self._db.execute(query, (execution_id,)).fetchall())
 
-    def _agents(self, execution_id: str) -> Sequence[str]:
+    @override
+    @operation
+    def agents(self, execution_id: str) -> Sequence[str]:
         query = "SELECT DISTINCT agent FROM tasks WHERE execution=? ORDER BY agent"
         return [agent for (agent,) in self._db.execute(query, (execution_id,))]
 
-    def _reset(self, execution_id: str, token: int, statuses: Sequence[str]) -> int:
+    @override
+    @operation
+    def reset(self, execution_id: str, token: int, statuses: Sequence[TaskStatus]) -> int:
         placeholders = ",".join("?" * len(statuses))
         with self._transaction():
             self._check_owner(execution_id, token)
@@ -259,8 +300,15 @@ CREATE UNIQUE INDEX IF NOT EXISTS results_seq ON results (execution, seq);
             )
             return self._db.execute(update, (execution_id, *statuses)).rowcount
 
-    def _results(
-        self, execution_id: str, by: str, after: int, limit: int
+    @override
+    @operation
+    def results(
+        self,
+        execution_id: str,
+        after: int = 0,
+        limit: int = 500,
+        *,
+        by: Literal["number", "seq"] = "number",
     ) -> Sequence[StoredResult]:
         query = (
             f"SELECT number, seq, result FROM results WHERE execution=? AND {by}>? "

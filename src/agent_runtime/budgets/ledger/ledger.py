@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from agent_runtime.storage.operation import Operation
 
 MICROS_PER_USD = 1_000_000
 """Micro-USD in a USD."""
@@ -136,24 +139,32 @@ class Balance:
 
 
 class Ledger(ABC):
-    """Accounts, and the holds on them.
+    """Define the ledger: accounts, and the reservations on them.
 
-    Every operation is atomic and, by its operation ids, safe to repeat.
-
-    `call` runs one for a sync caller, `acall` for an async one. Raises StoreError when the store
-    fails; whether an operation that failed so took effect is not known: repeat it with the same
-    ids. `instant`: `call` waits for nothing, so that async callers may use it too.
+    Every operation is atomic and, by its operation ids, safe to repeat. It raises StoreError when
+    the store fails; whether such an operation took effect is unknown: repeat it with the same ids.
+    `instant`: `run` waits for nothing, so that async callers may use it too.
     """
 
     instant = False
 
     @abstractmethod
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name and return its result."""
+    def transact(
+        self, settlements: Sequence[Settlement], reservation: ReservationRequest | None
+    ) -> Operation[Answer]:
+        """Apply the settlements, then the reservation, in one step."""
 
     @abstractmethod
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run `call` for async callers."""
+    def balances(self) -> Operation[dict[str, Balance]]:
+        """Return all accounts, by their keys."""
+
+    @abstractmethod
+    def report(self, since: float, until: float) -> Operation[list[tuple[int, Spend]]]:
+        """Return the spending of whole hours between two Unix times, each with its hour's start."""
+
+    @abstractmethod
+    def expire_holds(self) -> Operation[int]:
+        """Charge abandoned reservations at their estimate, and return how many they were."""
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
         """Close the resources that were opened here."""
@@ -181,13 +192,3 @@ class Ledger(ABC):
             if deferred is None
             else deferred
         )
-
-
-OPERATIONS: dict[str, str] = {
-    "transact": "([Ending], Reservation or None) -> Answer: first the endings, then the "
-    "reservation, in one step",
-    "balances": "() -> {key: Balance}",
-    "report": "(since, until) -> [(hour_s, Spend)], whole hours since the epoch",
-    "sweep": "() -> how many abandoned holds were charged at their estimate",
-}
-"""The operations by name; each backend has a method of this name, after an underscore."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+
+from typing_extensions import override
 
 from agent_runtime.budgets.ledger.ledger import (
     ACCOUNT_RETENTION_S,
@@ -20,48 +20,45 @@ from agent_runtime.budgets.ledger.ledger import (
     Spend,
     SpendLabels,
 )
-from agent_runtime.budgets.ledger.rules import LedgerRules, Operation
+from agent_runtime.budgets.ledger.rules import LedgerRules, StoredOperation
 from agent_runtime.storage.deletion_clock import ProcessClock
+from agent_runtime.storage.operation import InlineStore, operation
 
 
-class MemoryLedger(Ledger):
-    """Keep the ledger in memory under one lock.
-
-    Operations never wait, so async callers run them inline.
-    """
+class MemoryLedger(InlineStore, Ledger):
+    """Keep the ledger in memory; its operations never wait."""
 
     instant = True
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._clock = clock
         self._store = _MemoryLedgerStore(ProcessClock() if clock is time.time else None)
         self._rules = LedgerRules(self._store, OPERATION_RETENTION_S, clock)
 
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name."""
-        with self._lock:
-            return getattr(self, f"_{operation}")(*args)
-
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name."""
-        return self.call(operation, *args)
-
-    def _transact(
-        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+    @override
+    @operation
+    def transact(
+        self, settlements: Sequence[Settlement], reservation: ReservationRequest | None
     ) -> Answer:
         return self._rules.transact(settlements, reservation)
 
-    def _sweep(self) -> int:
+    @override
+    @operation
+    def expire_holds(self) -> int:
         return self._rules.expire_holds()
 
-    def _balances(self) -> dict[str, Balance]:
+    @override
+    @operation
+    def balances(self) -> dict[str, Balance]:
         return {
             key: Balance(*(getattr(b, n) for n in b.__slots__))
             for key, b in self._store.accounts.items()
         }
 
-    def _report(self, since: float, until: float) -> list[tuple[int, Spend]]:
+    @override
+    @operation
+    def report(self, since: float, until: float) -> list[tuple[int, Spend]]:
         first = int(since // 3600)
         last = int(-(-until // 3600))
         return [
@@ -76,7 +73,7 @@ class _MemoryLedgerStore:
         self._clock = clock
         self.accounts: dict[str, Balance] = {}
         self.spends: dict[tuple[int, SpendLabels], list[int]] = {}
-        self._operations: dict[str, tuple[Operation, float]] = {}
+        self._operations: dict[str, tuple[StoredOperation, float]] = {}
         self._expiry_heap: list[
             tuple[float, str]
         ] = []  # a heap; an entry that was replaced is skipped when it comes up
@@ -87,11 +84,13 @@ class _MemoryLedgerStore:
     def put_balance(self, key: str, balance: Balance) -> None:
         self.accounts[key] = balance
 
-    def get_operation(self, operation_id: str) -> Operation | None:
+    def get_operation(self, operation_id: str) -> StoredOperation | None:
         entry = self._operations.get(operation_id)
         return None if entry is None else entry[0]
 
-    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
+    def put_operation(
+        self, operation_id: str, operation: StoredOperation, expires_at: float
+    ) -> None:
         self._operations[operation_id] = operation, expires_at
         heapq.heappush(self._expiry_heap, (expires_at, operation_id))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, unquote
+
+from typing_extensions import override
 
 from agent_runtime.budgets.ledger.ledger import (
     ACCOUNT_RETENTION_S,
@@ -21,6 +24,7 @@ from agent_runtime.budgets.ledger.ledger import (
     Spend,
     SpendLabels,
 )
+from agent_runtime.storage.operation import Steps, steps_operation
 from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 
@@ -171,7 +175,7 @@ _SCRIPT = _TRANSACT.replace("CALLS", ", ".join(f"'{name}'" for name in _COUNTS))
 
 
 class RedisLedger(RedisConnection, Ledger):
-    """Every operation is one round trip. See RedisConnection for the arguments.
+    """Every operation is one round trip. Takes RedisConnection's arguments.
 
     All keys share a slot, because one atomic step goes over a user's, a tenant's and the global
     account.
@@ -187,9 +191,11 @@ class RedisLedger(RedisConnection, Ledger):
             for part in ("accounts", "ends", "operations", "held", "done", "spends")
         ]
 
-    def _transact(
-        self, settlements: list[Settlement], reservation: ReservationRequest | None
-    ) -> Any:
+    @override
+    @steps_operation
+    def transact(
+        self, settlements: Sequence[Settlement], reservation: ReservationRequest | None
+    ) -> Steps[Answer]:
         args: list[Any] = [
             int(OPERATION_RETENTION_S * 1000),
             int(ACCOUNT_RETENTION_S * 1000),
@@ -205,7 +211,9 @@ class RedisLedger(RedisConnection, Ledger):
         args += [""] if reservation is None else _reservation_args(reservation)
         return _parse_answer((yield _SCRIPT, self._keys, args))
 
-    def _sweep(self) -> Any:
+    @override
+    @steps_operation
+    def expire_holds(self) -> Steps[int]:
         _, swept, _ = yield (
             _SCRIPT,
             self._keys,
@@ -216,16 +224,20 @@ class RedisLedger(RedisConnection, Ledger):
             f for f in (yield "hkeys", self._keys[5]) if int(f.partition(b" ")[0]) < oldest
         ]:
             yield "hdel", self._keys[5], *expired_fields
-        return swept
+        return int(swept)
 
-    def _balances(self) -> Any:
+    @override
+    @steps_operation
+    def balances(self) -> Steps[dict[str, Balance]]:
         balance_texts = yield "hgetall", self._keys[0]
         return {
             unquote(key.decode()): _parse_balance(value.decode())
             for key, value in sorted(balance_texts.items())
         }
 
-    def _report(self, since: float, until: float) -> Any:
+    @override
+    @steps_operation
+    def report(self, since: float, until: float) -> Steps[list[tuple[int, Spend]]]:
         first = int(since // 3600)
         last = int(-(-until // 3600))
         rows: dict[tuple[int, SpendLabels], dict[str, int]] = {}

@@ -21,12 +21,12 @@ def transact_with_retry(
     deadline = time.monotonic() + RETRY_DEADLINE_S
     for wait_s in RETRY_DELAYS_S:
         try:
-            return ledger.call("transact", settlements, reservation)  # type: ignore[no-any-return]
+            return ledger.transact(settlements, reservation).run()
         except StoreError:
             if time.monotonic() + wait_s > deadline:
                 raise
             time.sleep(wait_s)
-    return ledger.call("transact", settlements, reservation)  # type: ignore[no-any-return]
+    return ledger.transact(settlements, reservation).run()
 
 
 async def atransact_with_retry(
@@ -36,12 +36,12 @@ async def atransact_with_retry(
     deadline = time.monotonic() + RETRY_DEADLINE_S
     for wait_s in RETRY_DELAYS_S:
         try:
-            return await ledger.acall("transact", settlements, reservation)  # type: ignore[no-any-return]
+            return await ledger.transact(settlements, reservation)
         except StoreError:
             if time.monotonic() + wait_s > deadline:
                 raise
             await asyncio.sleep(wait_s)
-    return await ledger.acall("transact", settlements, reservation)  # type: ignore[no-any-return]
+    return await ledger.transact(settlements, reservation)
 
 
 async def flush_deferred(ledger: Ledger) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from agent_runtime.budgets.ledger.ledger import (
@@ -24,7 +24,7 @@ MAX_EXPIRED_HOLDS = 100
 CLEANUP_INTERVAL_S = 60.0
 
 
-class Operation(NamedTuple):
+class StoredOperation(NamedTuple):
     """Describe a stored operation: reserved, settled, or charged at the end of its lease."""
 
     state: Literal["held", "settled", "expired"]
@@ -41,10 +41,12 @@ class LedgerStore(Protocol):
     def put_balance(self, key: str, balance: Balance) -> None:
         """Keep an account."""
 
-    def get_operation(self, operation_id: str) -> Operation | None:
+    def get_operation(self, operation_id: str) -> StoredOperation | None:
         """Return an operation."""
 
-    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
+    def put_operation(
+        self, operation_id: str, operation: StoredOperation, expires_at: float
+    ) -> None:
         """Keep an operation until `at`.
 
         The end of its lease while it is held, of its memory afterwards.
@@ -72,7 +74,7 @@ class LedgerRules:
         self._next_cleanup_at = 0.0
 
     def transact(
-        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+        self, settlements: Sequence[Settlement], reservation: ReservationRequest | None
     ) -> Answer:
         """Apply the settlements, then the reservation."""
         now = self._clock()
@@ -137,7 +139,9 @@ class LedgerRules:
         granted = Amount(usd, tokens)
         for account in request.accounts:
             self._reserve_on_account(account, granted)
-        reservation = Operation("held", granted, tuple(account.key for account in request.accounts))
+        reservation = StoredOperation(
+            "held", granted, tuple(account.key for account in request.accounts)
+        )
         self._store.put_operation(request.operation_id, reservation, now + request.ttl_s)
         return granted, None
 
@@ -170,13 +174,13 @@ class LedgerRules:
             )
             self._charge(existing, added, released, charges)
         accounts = () if existing is None else existing.accounts
-        settled = Operation("settled", settlement.amount, accounts)
+        settled = StoredOperation("settled", settlement.amount, accounts)
         self._store.put_operation(settlement.operation_id, settled, now + self._retention_s)
         if settlement.spends:
             self._store.add_spends(int(now // 3600), settlement.spends)
 
     def _top_up(
-        self, operation: Operation, settlement: Settlement, now: float, charges: list[Charge]
+        self, operation: StoredOperation, settlement: Settlement, now: float, charges: list[Charge]
     ) -> None:
         """Charge the difference when an operation that was settled at an estimate has cost more.
 
@@ -194,7 +198,7 @@ class LedgerRules:
             )
 
     def _charge(
-        self, operation: Operation, added: Amount, released: Amount, charges: list[Charge]
+        self, operation: StoredOperation, added: Amount, released: Amount, charges: list[Charge]
     ) -> None:
         for key in operation.accounts:
             balance = self._store.get_balance(key) or Balance()

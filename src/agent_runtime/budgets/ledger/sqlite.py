@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from agent_runtime.budgets.ledger.ledger import (
     ACCOUNT_RETENTION_S,
@@ -20,7 +22,8 @@ from agent_runtime.budgets.ledger.ledger import (
     Spend,
     SpendLabels,
 )
-from agent_runtime.budgets.ledger.rules import LedgerRules, Operation
+from agent_runtime.budgets.ledger.rules import LedgerRules, StoredOperation
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
@@ -33,7 +36,7 @@ _BALANCE_COLUMNS = (
 
 
 class SqliteLedger(SqliteFile, Ledger):
-    """Every operation is one transaction. See SqliteFile for the arguments."""
+    """Every operation is one transaction. Takes SqliteFile's arguments."""
 
     SCHEMA = StoreSchema(
         "ledger",
@@ -63,21 +66,29 @@ CREATE TABLE IF NOT EXISTS spends (hour INTEGER, tenant TEXT, user TEXT, templat
             clock,
         )
 
-    def _transact(
-        self, settlements: Iterable[Settlement], reservation: ReservationRequest | None
+    @override
+    @operation
+    def transact(
+        self, settlements: Sequence[Settlement], reservation: ReservationRequest | None
     ) -> Answer:
         with self._transaction():
             return self._rules.transact(settlements, reservation)
 
-    def _sweep(self) -> int:
+    @override
+    @operation
+    def expire_holds(self) -> int:
         with self._transaction():
             return self._rules.expire_holds()
 
-    def _balances(self) -> dict[str, Balance]:
+    @override
+    @operation
+    def balances(self) -> dict[str, Balance]:
         rows = self._db.execute(f"SELECT key, {_BALANCE_COLUMNS} FROM accounts ORDER BY key")
         return {key: Balance(*rest) for key, *rest in rows}
 
-    def _report(self, since: float, until: float) -> list[tuple[int, Spend]]:
+    @override
+    @operation
+    def report(self, since: float, until: float) -> list[tuple[int, Spend]]:
         query = (
             "SELECT * FROM spends WHERE hour>=? AND hour<? ORDER BY hour, tenant, user, "
             "template, model"
@@ -103,17 +114,19 @@ class _SqliteLedgerStore:
         values = tuple(getattr(balance, name) for name in balance.__slots__)
         self._db.execute("INSERT OR REPLACE INTO accounts VALUES (?,?,?,?,?,?,?,?)", (key, *values))
 
-    def get_operation(self, operation_id: str) -> Operation | None:
+    def get_operation(self, operation_id: str) -> StoredOperation | None:
         query = "SELECT state, micro_usd, tokens, accounts FROM operations WHERE id=?"
         row = self._db.execute(query, (operation_id,)).fetchone()
         if row is None:
             return None
         state, micro_usd, tokens, accounts = row
-        return Operation(
+        return StoredOperation(
             state, Amount(micro_usd, tokens), tuple(accounts.split("\n")) if accounts else ()
         )
 
-    def put_operation(self, operation_id: str, operation: Operation, expires_at: float) -> None:
+    def put_operation(
+        self, operation_id: str, operation: StoredOperation, expires_at: float
+    ) -> None:
         values = (
             operation_id,
             operation.state,

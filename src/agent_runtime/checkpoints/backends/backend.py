@@ -7,8 +7,12 @@ changed) and *writes* (of tasks, before the next checkpoint). Backends see seale
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from agent_runtime.checkpoints.backends.session_table import SessionTable
+from agent_runtime.storage.operation import Operation
 
 SEPARATOR = "\x1f"
 """Between the parts of a key; no id, namespace or channel may contain it."""
@@ -75,22 +79,6 @@ class Lease:
     clean_shutdown: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session's record: `data` is sealed, the rest is for finding it.
-
-    Times are seconds since the epoch.
-    """
-
-    key: str
-    tenant: str
-    user: str
-    created_at: float
-    expires_at: float | None
-    data: bytes
-    deleted_reason: str = ""
-
-
 class ChunkConflict(Exception):
     """A chunk of this number exists already: two writers continue one checkpoint.
 
@@ -103,61 +91,137 @@ class ParentDeleted(Exception):
 
 
 class CheckpointBackend(ABC):
-    """Store checkpoints.
+    """Store checkpoints, the leases of turns and the results of their tools.
 
-    All operations are atomic, and safe under concurrency and across processes (except memory).
-    `call` runs one for a sync caller, `acall` for an async one without blocking. Raises StoreError
-    subclasses when the store fails, StaleWriter when a fencing token is outdated (or missing under
-    a lease), ChunkConflict.
+    Every operation is atomic, and safe under concurrency and across processes (except memory's). It
+    raises StoreError subclasses when the store fails. Those that write to a thread raise
+    StaleWriter when their fencing token is outdated, or missing while a lease runs, and
+    CheckpointCorrupt when the thread is quarantined.
     """
 
-    @abstractmethod
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name and return its result."""
+    # -- checkpoints
 
     @abstractmethod
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run `call` for async callers."""
+    def save(
+        self,
+        thread: str,
+        row: CheckpointRow,
+        chunks: Sequence[Chunk],
+        fencing_token: FencingToken | None,
+        ttl_s: float | None,
+        run_id: str | None,
+        shared: bool,
+    ) -> Operation[None]:
+        """Store a checkpoint and its new chunks.
+
+        With a fencing token its parent must be the latest of its namespace, else StaleWriter.
+        Raises ChunkConflict for a number that exists, and ParentDeleted when chunks are `shared`
+        with a parent that does not.
+        """
+
+    @abstractmethod
+    def save_writes(
+        self,
+        thread: str,
+        namespace: str,
+        checkpoint_id: str,
+        writes: Sequence[Write],
+        fencing_token: FencingToken | None,
+        ttl_s: float | None,
+    ) -> Operation[None]:
+        """Store a task's writes; of those with the same index the first one stays."""
+
+    @abstractmethod
+    def load(
+        self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
+    ) -> Operation[LoadedCheckpoint | None]:
+        """Return a checkpoint, by default the latest; without chunks if the caller has its id."""
+
+    @abstractmethod
+    def list_checkpoints(
+        self, thread: str, namespace: str | None, before: str | None, limit: int | None
+    ) -> Operation[Sequence[tuple[str, str]]]:
+        """Return namespaces and ids, newest first, of all namespaces by default."""
+
+    @abstractmethod
+    def list_threads(self, after: str, limit: int) -> Operation[Sequence[str]]:
+        """Return the names of threads in order, from the one after `after`."""
+
+    @abstractmethod
+    def threads_of_run(self, run_id: str) -> Operation[Sequence[str]]:
+        """Return the threads that a run wrote to."""
+
+    @abstractmethod
+    def next_chunk_number(self, thread: str, namespace: str, channel: str) -> Operation[int]:
+        """Return the first chunk number of a channel that is free."""
+
+    @abstractmethod
+    def delete_checkpoints(
+        self,
+        thread: str,
+        keys: Sequence[tuple[str, str]],
+        chunks: Mapping[tuple[str, str], Collection[int]],
+    ) -> Operation[None]:
+        """Delete checkpoints by namespace and id, their writes, and chunks by their numbers."""
+
+    @abstractmethod
+    def delete_thread(self, thread: str) -> Operation[None]:
+        """Delete everything of a thread but the count of its fencing tokens."""
+
+    @abstractmethod
+    def quarantine(self, thread: str, location: str, data: bytes) -> Operation[None]:
+        """Store a copy of damaged data, and refuse writes to the thread from now on."""
+
+    @abstractmethod
+    def quarantined_blobs(self, thread: str) -> Operation[Sequence[tuple[str, bytes]]]:
+        """Return the damaged data of a thread with its location."""
+
+    # -- the leases of turns
+
+    @abstractmethod
+    def acquire_lease(self, thread: str, owner: str, ttl_s: float) -> Operation[Lease | None]:
+        """Return a lease with the next fencing token, or None while another one runs."""
+
+    @abstractmethod
+    def renew_lease(self, lease: Lease, ttl_s: float) -> Operation[bool]:
+        """Extend a lease; False when it was lost."""
+
+    @abstractmethod
+    def release_lease(self, lease: Lease, clean: bool) -> Operation[None]:
+        """End a lease; the next one reports whether it ended `clean`."""
+
+    @abstractmethod
+    def revoke_lease(self, thread: str) -> Operation[None]:
+        """End any lease of a thread: its owner may write no more."""
+
+    # -- the tool calls of turns
+
+    @abstractmethod
+    def start_tool_call(
+        self, thread: str, key: str, fencing_token: FencingToken | None
+    ) -> Operation[bytes | None]:
+        """Record that a tool call starts: None for a new one, else its result, empty without."""
+
+    @abstractmethod
+    def record_tool_result(
+        self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
+    ) -> Operation[None]:
+        """Store a tool call's result; None forgets the call."""
+
+    @abstractmethod
+    def tool_results(self, thread: str) -> Operation[Mapping[str, bytes]]:
+        """Return the recorded results by key; those of unfinished calls are empty."""
+
+    @abstractmethod
+    def forget_tool_calls(self, thread: str, fencing_token: FencingToken | None) -> Operation[None]:
+        """Forget all tool calls of a thread."""
+
+    # -- session records
+
+    @property
+    @abstractmethod
+    def sessions(self) -> SessionTable:
+        """Return the table of session records."""
 
     async def aclose(self) -> None:  # noqa: B027 - memory has nothing to close
         """Close the resources that were opened here."""
-
-
-OPERATIONS: dict[str, str] = {
-    "save": "(thread, row, chunks, guard, ttl_s, run_id, shared) -> None; with a guard the "
-    "parent is the head",
-    "save_writes": "(thread, namespace, checkpoint_id, writes, guard, ttl_s) -> None",
-    "load": "(thread, namespace, checkpoint_id or None for the latest, known checkpoint_id) -> "
-    "Loaded or None",
-    "list": "(thread, namespace or None for all, before id or None, limit or None) -> "
-    "[(namespace, id)], newest first",
-    "threads": "(after, limit) -> thread names in order, from the one after `after`",
-    "threads_of_run": "(run_id) -> thread names that the run wrote to",
-    "next_number": "(thread, namespace, channel) -> the first chunk number that is free",
-    "drop": "(thread, [(namespace, id)], {(namespace, channel): {numbers}}) -> None; rows, their "
-    "writes, and chunks",
-    "delete_thread": "(thread) -> None",
-    "quarantine": "(thread, place, data) -> None; keeps a copy, and refuses writes to the thread "
-    "from now on",
-    "quarantined": "(thread) -> [(place, data)]",
-    "acquire": "(thread, owner, ttl_s) -> Lease, or None while another one holds it",
-    "renew": "(lease, ttl_s) -> bool",
-    "release": "(lease, clean) -> None; not clean: the next lease says so",
-    "seize": "(thread) -> None; ends whatever lease there is: its holder may write no more",
-    "tool_start": "(thread, key, guard) -> None when it is new, else the recorded result: empty "
-    "bytes, or its result",
-    "tool_put": "(thread, key, result or None, guard) -> None; None forgets the call",
-    "tool_list": "(thread) -> {key: result, or empty bytes}",
-    "tool_forget": "(thread, guard) -> None",
-    "put_session": "(SessionRow, SessionRow that it replaces, None when it must be new) -> bool: "
-    "whether that was so",
-    "get_session": "(key) -> SessionRow or None",
-    "page_sessions": "(tenant, user or None, before (created_at, key) or None, limit) -> "
-    "[SessionRow], newest first",
-    "expired_sessions": "(limit) -> [SessionRow] that may be deleted, by the store's clock of "
-    "deletions",
-}
-"""The operations by name, with their arguments.
-
-Each backend has a method of this name, after an underscore.
-"""

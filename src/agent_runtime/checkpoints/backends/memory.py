@@ -1,14 +1,15 @@
-"""Records in this process's memory: gone with it."""
+"""Store checkpoints in the memory of this process, which ends with it."""
 
 from __future__ import annotations
 
 import bisect
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+
+from typing_extensions import override
 
 from agent_runtime.checkpoints.backends.backend import (
     CheckpointBackend,
@@ -19,12 +20,13 @@ from agent_runtime.checkpoints.backends.backend import (
     Lease,
     LoadedCheckpoint,
     ParentDeleted,
-    SessionRow,
     Write,
 )
+from agent_runtime.checkpoints.backends.session_table import SessionRow, SessionTable
 from agent_runtime.checkpoints.chunk_refs import numbers_in, parse_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.storage.deletion_clock import ProcessClock
+from agent_runtime.storage.operation import InlineStore, operation
 
 
 @dataclass
@@ -39,39 +41,29 @@ class _ThreadData:
     expires_at: float | None = None
 
 
-class MemoryCheckpointBackend(CheckpointBackend):
-    """Run every operation under one lock; none waits, so async callers run it inline."""
+class MemoryCheckpointBackend(InlineStore, CheckpointBackend):
+    """Store checkpoints in this process; no operation waits."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        super().__init__()
         self._clock = ProcessClock()
         self._threads_by_name: dict[str, _ThreadData] = {}
         self._leases: dict[str, tuple[str, int, float]] = {}  # owner, token, until (monotonic)
-        self._session_rows: dict[str, SessionRow] = {}
-        self._session_order: dict[
-            tuple[str, str | None], list[tuple[float, str]]
-        ] = {}  # of a tenant, of its users
-
-    def call(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name."""
-        with self._lock:
-            return getattr(self, f"_{operation}")(*args)
-
-    async def acall(self, operation: str, *args: Any) -> Any:
-        """Run the operation of this name."""
-        return self.call(operation, *args)
+        self._sessions = MemorySessionTable()
 
     # -- checkpoints
 
-    def _save(
+    @override
+    @operation
+    def save(
         self,
         thread: str,
         row: CheckpointRow,
-        chunks: list[Chunk],
+        chunks: Sequence[Chunk],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
-        run_id: Any,
-        shared: Any,
+        ttl_s: float | None,
+        run_id: str | None,
+        shared: bool,
     ) -> None:
         thread_data = self._writable_thread(thread, fencing_token)
         ids = thread_data.ids.setdefault(row.namespace, [])
@@ -90,14 +82,16 @@ class MemoryCheckpointBackend(CheckpointBackend):
             thread_data.runs.add(run_id)
         self._set_expiry(thread_data, ttl_s)
 
-    def _save_writes(
+    @override
+    @operation
+    def save_writes(
         self,
         thread: str,
         namespace: str,
         checkpoint_id: str,
-        writes: list[Write],
+        writes: Sequence[Write],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
+        ttl_s: float | None,
     ) -> None:
         thread_data = self._writable_thread(thread, fencing_token)
         checkpoint_writes = thread_data.writes.setdefault((namespace, checkpoint_id), {})
@@ -106,7 +100,9 @@ class MemoryCheckpointBackend(CheckpointBackend):
                 checkpoint_writes[write.task_id, write.index] = write
         self._set_expiry(thread_data, ttl_s)
 
-    def _load(
+    @override
+    @operation
+    def load(
         self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
     ) -> LoadedCheckpoint | None:
         thread_data = self._live_thread(thread)
@@ -130,7 +126,9 @@ class MemoryCheckpointBackend(CheckpointBackend):
             row, writes, {key: data for key, data in data_by_chunk.items() if data is not None}
         )
 
-    def _list(
+    @override
+    @operation
+    def list_checkpoints(
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
     ) -> list[tuple[str, str]]:
         thread_data = self._live_thread(thread)
@@ -146,27 +144,40 @@ class MemoryCheckpointBackend(CheckpointBackend):
         )
         return checkpoint_keys[:limit]
 
-    def _threads(self, after: str, limit: int) -> Iterable[str]:
+    @override
+    @operation
+    def list_threads(self, after: str, limit: int) -> Sequence[str]:
         return sorted(name for name in self._threads_by_name if name > after)[:limit]
 
-    def _threads_of_run(self, run_id: str) -> Iterable[str]:
+    @override
+    @operation
+    def threads_of_run(self, run_id: str) -> Sequence[str]:
         return [
             name
             for name, thread_data in self._threads_by_name.items()
             if run_id in thread_data.runs
         ]
 
-    def _next_number(self, thread: str, namespace: str, channel: str) -> int:
+    @override
+    @operation
+    def next_chunk_number(self, thread: str, namespace: str, channel: str) -> int:
         thread_data = self._live_thread(thread) or _ThreadData()
         return max(
             (n + 1 for ns, c, n in thread_data.chunks if (ns, c) == (namespace, channel)), default=0
         )
 
-    def _drop(self, thread: str, rows: Any, chunks: dict[tuple[str, str], set[int]]) -> None:
+    @override
+    @operation
+    def delete_checkpoints(
+        self,
+        thread: str,
+        keys: Sequence[tuple[str, str]],
+        chunks: Mapping[tuple[str, str], Collection[int]],
+    ) -> None:
         thread_data = self._live_thread(thread)
         if thread_data is None:
             return
-        for namespace, checkpoint_id in rows:
+        for namespace, checkpoint_id in keys:
             if thread_data.rows.pop((namespace, checkpoint_id), None) is not None:
                 thread_data.ids[namespace].remove(checkpoint_id)
             thread_data.writes.pop((namespace, checkpoint_id), None)
@@ -174,15 +185,21 @@ class MemoryCheckpointBackend(CheckpointBackend):
             for number in numbers:
                 thread_data.chunks.pop((namespace, channel, number), None)
 
-    def _delete_thread(self, thread: str) -> None:
+    @override
+    @operation
+    def delete_thread(self, thread: str) -> None:
         self._threads_by_name.pop(thread, None)
 
-    def _quarantine(self, thread: str, location: str, data: bytes) -> None:
+    @override
+    @operation
+    def quarantine(self, thread: str, location: str, data: bytes) -> None:
         quarantine = self._threads_by_name.setdefault(thread, _ThreadData()).quarantine
         if all(quarantined_location != location for quarantined_location, _ in quarantine):
             quarantine.append((location, data))
 
-    def _quarantined(self, thread: str) -> Any:
+    @override
+    @operation
+    def quarantined_blobs(self, thread: str) -> Any:
         thread_data = self._live_thread(thread)
         return [] if thread_data is None else thread_data.quarantine[:]
 
@@ -218,29 +235,39 @@ class MemoryCheckpointBackend(CheckpointBackend):
 
     # -- turns and tools
 
-    def _acquire(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
+    @override
+    @operation
+    def acquire_lease(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
         previous_owner, token, until = self._leases.get(thread, ("", 0, 0.0))
         if until > time.monotonic():
             return None
         self._leases[thread] = (owner, token + 1, time.monotonic() + ttl_s)
         return Lease(thread, owner, token + 1, clean_shutdown=previous_owner == "")
 
-    def _renew(self, lease: Lease, ttl_s: float) -> bool:
+    @override
+    @operation
+    def renew_lease(self, lease: Lease, ttl_s: float) -> bool:
         owner, token, _ = self._leases.get(lease.thread, ("", 0, 0.0))
         if (owner, token) != (lease.owner, lease.token):
             return False
         self._leases[lease.thread] = (owner, token, time.monotonic() + ttl_s)
         return True
 
-    def _release(self, lease: Lease, clean: bool) -> None:
+    @override
+    @operation
+    def release_lease(self, lease: Lease, clean: bool) -> None:
         if self._leases.get(lease.thread, ("", 0, 0.0))[1] == lease.token:
             self._leases[lease.thread] = ("" if clean else lease.owner, lease.token, 0.0)
 
-    def _seize(self, thread: str) -> None:
+    @override
+    @operation
+    def revoke_lease(self, thread: str) -> None:
         _, token, _ = self._leases.get(thread, ("", 0, 0.0))
         self._leases[thread] = ("", token + 1, 0.0)
 
-    def _tool_start(
+    @override
+    @operation
+    def start_tool_call(
         self, thread: str, key: str, fencing_token: FencingToken | None
     ) -> bytes | None:
         tools = self._writable_thread(thread, fencing_token).tools
@@ -249,7 +276,9 @@ class MemoryCheckpointBackend(CheckpointBackend):
         tools[key] = b""
         return None
 
-    def _tool_put(
+    @override
+    @operation
+    def record_tool_result(
         self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
     ) -> None:
         tools = self._writable_thread(thread, fencing_token).tools
@@ -258,21 +287,42 @@ class MemoryCheckpointBackend(CheckpointBackend):
         else:
             tools[key] = result
 
-    def _tool_list(self, thread: str) -> dict[str, bytes]:
+    @override
+    @operation
+    def tool_results(self, thread: str) -> dict[str, bytes]:
         thread_data = self._threads_by_name.get(thread)
         return {} if thread_data is None else dict(thread_data.tools)
 
-    def _tool_forget(self, thread: str, fencing_token: FencingToken | None) -> None:
+    @override
+    @operation
+    def forget_tool_calls(self, thread: str, fencing_token: FencingToken | None) -> None:
         self._writable_thread(thread, fencing_token).tools.clear()
 
-    # -- session records
+    @property
+    @override
+    def sessions(self) -> MemorySessionTable:
+        return self._sessions
 
-    def _put_session(self, row: SessionRow, old: SessionRow | None) -> bool:
-        if self._session_rows.get(row.key) != old:
+
+class MemorySessionTable(InlineStore, SessionTable):
+    """Store session records in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock = ProcessClock()
+        self._rows: dict[str, SessionRow] = {}
+        self._order: dict[
+            tuple[str, str | None], list[tuple[float, str]]
+        ] = {}  # of a tenant, of its users
+
+    @override
+    @operation
+    def put(self, row: SessionRow, old: SessionRow | None) -> bool:
+        if self._rows.get(row.key) != old:
             return False
-        self._session_rows[row.key] = row
+        self._rows[row.key] = row
         for owner in ((row.tenant, None), (row.tenant, row.user)):
-            order = self._session_order.setdefault(owner, [])
+            order = self._order.setdefault(owner, [])
             sort_key = (row.created_at, row.key)
             position = bisect.bisect_left(order, sort_key)
             is_listed = position < len(order) and order[position] == sort_key
@@ -282,21 +332,27 @@ class MemoryCheckpointBackend(CheckpointBackend):
                 order.insert(position, sort_key)
         return True
 
-    def _get_session(self, key: str) -> SessionRow | None:
-        return self._session_rows.get(key)
+    @override
+    @operation
+    def get(self, key: str) -> SessionRow | None:
+        return self._rows.get(key)
 
-    def _page_sessions(
+    @override
+    @operation
+    def page(
         self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
-    ) -> Iterable[SessionRow]:
-        order = self._session_order.get((tenant, user), [])
+    ) -> Sequence[SessionRow]:
+        order = self._order.get((tenant, user), [])
         end = len(order) if before is None else bisect.bisect_left(order, before)
-        return [self._session_rows[key] for _, key in reversed(order[max(0, end - limit) : end])]
+        return [self._rows[key] for _, key in reversed(order[max(0, end - limit) : end])]
 
-    def _expired_sessions(self, limit: int) -> Iterable[SessionRow]:
+    @override
+    @operation
+    def list_expired(self, limit: int) -> Sequence[SessionRow]:
         now = self._clock.deletion_time()
         due = (
             r
-            for r in self._session_rows.values()
+            for r in self._rows.values()
             if not r.deleted_reason and r.expires_at is not None and r.expires_at <= now
         )
         return list(islice(due, limit))

@@ -1,13 +1,16 @@
-"""Records on Redis or Valkey, with plain commands and scripts.
+"""Store checkpoints on Redis or Valkey, with plain commands and scripts; no modules.
 
-No modules, and one slot for each thread.
+The keys of a thread share a slot, and those of a tenant's session records.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
+
+from typing_extensions import override
 
 from agent_runtime.checkpoints.backends import redis_scripts as scripts
 from agent_runtime.checkpoints.backends.backend import (
@@ -22,8 +25,9 @@ from agent_runtime.checkpoints.backends.backend import (
     ParentDeleted,
     Write,
 )
-from agent_runtime.checkpoints.backends.redis_sessions import RedisSessions
+from agent_runtime.checkpoints.backends.redis_session_table import RedisSessionTable
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
+from agent_runtime.storage.operation import Steps, steps_operation
 from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 
@@ -31,14 +35,24 @@ _VALUE_SEPARATOR = b"\x1e"
 _KEY_SUFFIXES = "tricwvqxu"
 
 
-class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
-    """Every operation is one round trip. See RedisConnection for the arguments."""
+class RedisCheckpointBackend(RedisConnection, CheckpointBackend):
+    """Every operation is one round trip. Takes RedisConnection's arguments."""
 
     STORE = "sessions"
 
     def __init__(self, url: str | StoreUrl, **settings: Any) -> None:
         super().__init__(url, **settings)
         self._indexed_threads: OrderedDict[tuple[str, str | None], None] = OrderedDict()
+
+        self._sessions = RedisSessionTable(self)
+
+    @property
+    @override
+    def sessions(self) -> RedisSessionTable:
+        return self._sessions
+
+    def _initialize_store(self) -> Steps[None]:
+        yield from self._sessions.start_clock()
 
     def _on_data_loss(self) -> None:
         self._indexed_threads.clear()
@@ -49,16 +63,18 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
 
     # -- checkpoints: each yields one request, a script or a command
 
-    def _save(
+    @override
+    @steps_operation
+    def save(
         self,
         thread: str,
         row: CheckpointRow,
-        chunks: list[Chunk],
+        chunks: Sequence[Chunk],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
-        run_id: Any,
-        shared: Any,
-    ) -> Any:
+        ttl_s: float | None,
+        run_id: str | None,
+        shared: bool,
+    ) -> Steps[None]:
         value = _VALUE_SEPARATOR.join(
             ((row.parent_id or "").encode(), row.chunks.encode(), row.data)
         )
@@ -88,15 +104,17 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
             self._indexed_threads.popitem(last=False)
         _raise_for(answer)
 
-    def _save_writes(
+    @override
+    @steps_operation
+    def save_writes(
         self,
         thread: str,
         namespace: str,
         checkpoint_id: str,
-        writes: list[Write],
+        writes: Sequence[Write],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
-    ) -> Any:
+        ttl_s: float | None,
+    ) -> Steps[None]:
         write_arguments: list[Any] = []
         for write in writes:
             write_arguments += [
@@ -112,9 +130,11 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         ]
         _raise_for((yield scripts.SAVE_WRITES, self._keys(thread), args))
 
-    def _load(
+    @override
+    @steps_operation
+    def load(
         self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
-    ) -> Any:
+    ) -> Steps[LoadedCheckpoint | None]:
         answer = yield (
             scripts.LOAD,
             self._keys(thread),
@@ -141,9 +161,11 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
                 loaded.chunks[unquote(channel), int(number)] = chunk
         return loaded
 
-    def _list(
+    @override
+    @steps_operation
+    def list_checkpoints(
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
-    ) -> Any:
+    ) -> Steps[list[tuple[str, str]]]:
         fields = yield "zrevrange", self._keys(thread)[2], 0, -1
         checkpoint_keys = [tuple(field.decode().split(SEPARATOR)) for field in fields]
         matching_keys = [
@@ -153,23 +175,34 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         ]
         return sorted(matching_keys, key=lambda key: key[1], reverse=True)[:limit]
 
-    def _threads(self, after: str, limit: int) -> Any:
+    @override
+    @steps_operation
+    def list_threads(self, after: str, limit: int) -> Steps[Sequence[str]]:
         low = f"({after}" if after else "-"
         thread_names = yield "zrangebylex", f"{self.prefix}:threads", low, "+", 0, limit
         return [thread.decode() for thread in thread_names]
 
-    def _threads_of_run(self, run_id: str) -> Any:
+    @override
+    @steps_operation
+    def threads_of_run(self, run_id: str) -> Steps[Sequence[str]]:
         return [t.decode() for t in (yield "smembers", f"{self.prefix}:run:{run_id}")]
 
-    def _next_number(self, thread: str, namespace: str, channel: str) -> Any:
+    @override
+    @steps_operation
+    def next_chunk_number(self, thread: str, namespace: str, channel: str) -> Steps[int]:
         name = SEPARATOR.join(("last", namespace, quote(channel, safe="")))
         last = yield "hget", self._keys(thread)[0], name
         return 0 if last is None else int(last) + 1
 
-    def _drop(
-        self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
-    ) -> Any:
-        fields = [SEPARATOR.join(key) for key in rows]
+    @override
+    @steps_operation
+    def delete_checkpoints(
+        self,
+        thread: str,
+        keys: Sequence[tuple[str, str]],
+        chunks: Mapping[tuple[str, str], Collection[int]],
+    ) -> Steps[None]:
+        fields = [SEPARATOR.join(key) for key in keys]
         chunk_fields = [
             SEPARATOR.join((ns, quote(channel, safe=""), str(number)))
             for (ns, channel), numbers in chunks.items()
@@ -177,7 +210,9 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         ]
         yield scripts.DROP, self._keys(thread), [len(fields), *fields, *chunk_fields]
 
-    def _delete_thread(self, thread: str) -> Any:
+    @override
+    @steps_operation
+    def delete_thread(self, thread: str) -> Steps[None]:
         for run_id in (yield "smembers", self._keys(thread)[8]):
             yield "srem", f"{self.prefix}:run:{run_id.decode()}", thread
         self._indexed_threads.clear()
@@ -187,16 +222,22 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
         )  # the first has the fencing token, whose count continues
         yield "zrem", f"{self.prefix}:threads", thread
 
-    def _quarantine(self, thread: str, location: str, data: bytes) -> Any:
+    @override
+    @steps_operation
+    def quarantine(self, thread: str, location: str, data: bytes) -> Steps[None]:
         yield "hsetnx", self._keys(thread)[6], location, data
 
-    def _quarantined(self, thread: str) -> Any:
+    @override
+    @steps_operation
+    def quarantined_blobs(self, thread: str) -> Steps[list[tuple[str, bytes]]]:
         blobs_by_location = yield "hgetall", self._keys(thread)[6]
         return [(location.decode(), data) for location, data in blobs_by_location.items()]
 
     # -- turns and tools
 
-    def _acquire(self, thread: str, owner: str, ttl_s: float) -> Any:
+    @override
+    @steps_operation
+    def acquire_lease(self, thread: str, owner: str, ttl_s: float) -> Steps[Lease | None]:
         answer = yield scripts.ACQUIRE, self._keys(thread), [owner, _ms(ttl_s)]
         return (
             None
@@ -204,39 +245,55 @@ class RedisCheckpointBackend(RedisSessions, RedisConnection, CheckpointBackend):
             else Lease(thread, owner, answer[0], clean_shutdown=answer[1] == 1)
         )
 
-    def _renew(self, lease: Lease, ttl_s: float) -> Any:
+    @override
+    @steps_operation
+    def renew_lease(self, lease: Lease, ttl_s: float) -> Steps[bool]:
         done = yield (
             scripts.RENEW,
             self._keys(lease.thread),
             [lease.owner, lease.token, _ms(ttl_s), 0],
         )
-        return done == 1
+        return bool(done == 1)
 
-    def _release(self, lease: Lease, clean: bool) -> Any:
+    @override
+    @steps_operation
+    def release_lease(self, lease: Lease, clean: bool) -> Steps[None]:
         yield scripts.RENEW, self._keys(lease.thread), [lease.owner, lease.token, 0, int(clean)]
 
-    def _seize(self, thread: str) -> Any:
+    @override
+    @steps_operation
+    def revoke_lease(self, thread: str) -> Steps[None]:
         yield "hincrby", self._keys(thread)[0], "token", 1
         yield "hset", self._keys(thread)[0], "until", "0"
 
-    def _tool_start(self, thread: str, key: str, fencing_token: FencingToken | None) -> Any:
+    @override
+    @steps_operation
+    def start_tool_call(
+        self, thread: str, key: str, fencing_token: FencingToken | None
+    ) -> Steps[bytes | None]:
         answer = yield scripts.TOOL_START, self._keys(thread), [_token_argument(fencing_token), key]
         _raise_for(answer)
         return None if answer[0] == b"new" else answer[1]
 
-    def _tool_put(
+    @override
+    @steps_operation
+    def record_tool_result(
         self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
-    ) -> Any:
+    ) -> Steps[None]:
         action = ["clear", key] if result is None else ["put", key, result]
         _raise_for(
             (yield scripts.TOOL_PUT, self._keys(thread), [_token_argument(fencing_token), *action])
         )
 
-    def _tool_list(self, thread: str) -> Any:
+    @override
+    @steps_operation
+    def tool_results(self, thread: str) -> Steps[dict[str, bytes]]:
         results_by_key = yield "hgetall", self._keys(thread)[7]
         return {key.decode(): data for key, data in results_by_key.items()}
 
-    def _tool_forget(self, thread: str, fencing_token: FencingToken | None) -> Any:
+    @override
+    @steps_operation
+    def forget_tool_calls(self, thread: str, fencing_token: FencingToken | None) -> Steps[None]:
         _raise_for(
             (yield scripts.TOOL_PUT, self._keys(thread), [_token_argument(fencing_token), "forget"])
         )

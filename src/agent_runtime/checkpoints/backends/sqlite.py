@@ -1,12 +1,14 @@
-"""Records in one SQLite file (WAL): durable, for any number of processes on one machine."""
+"""Store checkpoints in one SQLite file, for the processes of one machine."""
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from agent_runtime.checkpoints.backends.backend import (
     CheckpointBackend,
@@ -14,14 +16,20 @@ from agent_runtime.checkpoints.backends.backend import (
     Chunk,
     ChunkConflict,
     FencingToken,
+    Lease,
     LoadedCheckpoint,
     ParentDeleted,
     Write,
 )
-from agent_runtime.checkpoints.backends.sqlite_sessions import SESSION_TABLES, SqliteSessions
+from agent_runtime.checkpoints.backends.sqlite_session_table import (
+    SESSION_TABLES,
+    SqliteSessionTable,
+)
 from agent_runtime.checkpoints.chunk_refs import parse_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
-from agent_runtime.storage.process_identity import is_lease_held
+from agent_runtime.storage.operation import operation
+from agent_runtime.storage.process_identity import boot_s, is_lease_held
+from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 _TABLES = """
@@ -44,6 +52,7 @@ CREATE TABLE IF NOT EXISTS tools (thread TEXT, name TEXT, result BLOB NOT NULL,
 CREATE TABLE IF NOT EXISTS quarantine (thread TEXT, place TEXT, data BLOB, at REAL,
     PRIMARY KEY (thread, place));
 """
+
 # Leases use the machine's boot clock since version 2; those of version 1 used the wall clock.
 _EXPIRE_LEASES = "UPDATE threads SET until = 0;"
 _HAS_ROW = "SELECT 1 FROM rows WHERE thread=? AND namespace=? AND id=?"
@@ -64,8 +73,8 @@ _THREAD_STATE = (
 _THREAD_TABLES = ("rows", "chunks", "writes", "runs", "tools", "quarantine")
 
 
-class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
-    """Every operation is one transaction. See SqliteFile for the arguments."""
+class SqliteCheckpointBackend(SqliteFile, CheckpointBackend):
+    """Every operation is one transaction. Takes SqliteFile's arguments."""
 
     SCHEMA = StoreSchema(
         "sessions", _TABLES + SESSION_TABLES, version=2, upgrades={2: _EXPIRE_LEASES}
@@ -74,18 +83,26 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
     def __init__(self, path: str | Path, **settings: Any) -> None:
         super().__init__(path, **settings)
         self._swept_at = 0.0
+        self._sessions = SqliteSessionTable(self)
+
+    @property
+    @override
+    def sessions(self) -> SqliteSessionTable:
+        return self._sessions
 
     # -- checkpoints
 
-    def _save(
+    @override
+    @operation
+    def save(
         self,
         thread: str,
         row: CheckpointRow,
-        chunks: list[Chunk],
+        chunks: Sequence[Chunk],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
-        run_id: Any,
-        shared: Any,
+        ttl_s: float | None,
+        run_id: str | None,
+        shared: bool,
     ) -> None:
         with self._transaction() as db:
             self._check_writable(thread, fencing_token, ttl_s)
@@ -113,14 +130,16 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
             if run_id is not None:
                 db.execute("INSERT OR IGNORE INTO runs VALUES (?,?)", (run_id, thread))
 
-    def _save_writes(
+    @override
+    @operation
+    def save_writes(
         self,
         thread: str,
         namespace: str,
         checkpoint_id: str,
-        writes: list[Write],
+        writes: Sequence[Write],
         fencing_token: FencingToken | None,
-        ttl_s: Any,
+        ttl_s: float | None,
     ) -> None:
         with self._transaction() as db:
             self._check_writable(thread, fencing_token, ttl_s)
@@ -165,7 +184,9 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
                 (thread, expires),
             )
 
-    def _load(
+    @override
+    @operation
+    def load(
         self, thread: str, namespace: str, checkpoint_id: str | None, cached_id: str | None
     ) -> LoadedCheckpoint | None:
         self._db.execute(
@@ -235,9 +256,11 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
         # The row stays for its token: an earlier writer must not see the count restart.
         self._db.execute("UPDATE threads SET expires_at=NULL WHERE thread=?", (thread,))
 
-    def _list(
+    @override
+    @operation
+    def list_checkpoints(
         self, thread: str, namespace: str | None, before: str | None, limit: int | None
-    ) -> Iterable[Any]:
+    ) -> Sequence[tuple[str, Any]]:
         if self._is_thread_expired(thread):
             return []
         return self._db.execute(
@@ -247,31 +270,42 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
             (thread, namespace, before, -1 if limit is None else limit),
         ).fetchall()
 
-    def _threads(self, after: str, limit: int) -> Iterable[str]:
+    @override
+    @operation
+    def list_threads(self, after: str, limit: int) -> Sequence[str]:
         records = self._db.execute(
             "SELECT DISTINCT thread FROM rows WHERE thread>? ORDER BY thread LIMIT ?",
             (after, limit),
         ).fetchall()
         return [thread for (thread,) in records]
 
-    def _threads_of_run(self, run_id: str) -> Iterable[str]:
+    @override
+    @operation
+    def threads_of_run(self, run_id: str) -> Sequence[str]:
         return [
             thread
             for (thread,) in self._db.execute("SELECT thread FROM runs WHERE run=?", (run_id,))
         ]
 
-    def _next_number(self, thread: str, namespace: str, channel: str) -> int:
+    @override
+    @operation
+    def next_chunk_number(self, thread: str, namespace: str, channel: str) -> int:
         query = "SELECT max(number) FROM chunks WHERE thread=? AND namespace=? AND channel=?"
         highest_number = self._db.execute(query, (thread, namespace, channel)).fetchone()[0]
         return 0 if highest_number is None else int(highest_number) + 1
 
-    def _drop(
-        self, thread: str, rows: list[tuple[str, str]], chunks: dict[tuple[str, str], set[int]]
+    @override
+    @operation
+    def delete_checkpoints(
+        self,
+        thread: str,
+        keys: Sequence[tuple[str, str]],
+        chunks: Mapping[tuple[str, str], Collection[int]],
     ) -> None:
         with self._transaction() as db:
-            keys = [(thread, *key) for key in rows]
-            db.executemany("DELETE FROM rows WHERE thread=? AND namespace=? AND id=?", keys)
-            db.executemany("DELETE FROM writes WHERE thread=? AND namespace=? AND id=?", keys)
+            row_keys = [(thread, *key) for key in keys]
+            db.executemany("DELETE FROM rows WHERE thread=? AND namespace=? AND id=?", row_keys)
+            db.executemany("DELETE FROM writes WHERE thread=? AND namespace=? AND id=?", row_keys)
             chunk_keys = [
                 (thread, *key, number) for key, numbers in chunks.items() for number in numbers
             ]
@@ -280,18 +314,110 @@ class SqliteCheckpointBackend(SqliteSessions, CheckpointBackend):
                 chunk_keys,
             )
 
-    def _delete_thread(self, thread: str) -> None:
+    @override
+    @operation
+    def delete_thread(self, thread: str) -> None:
         with self._transaction():
             self._erase(thread)
 
-    def _quarantine(self, thread: str, location: str, data: bytes) -> None:
+    @override
+    @operation
+    def quarantine(self, thread: str, location: str, data: bytes) -> None:
         with self._transaction() as db:
             db.execute(
                 "INSERT OR IGNORE INTO quarantine VALUES (?,?,?,?)",
                 (thread, location, data, time.time()),
             )
 
-    def _quarantined(self, thread: str) -> Iterable[Any]:
+    @override
+    @operation
+    def quarantined_blobs(self, thread: str) -> Sequence[tuple[str, Any]]:
         return self._db.execute(
             "SELECT place, data FROM quarantine WHERE thread=?", (thread,)
         ).fetchall()
+
+    # -- leases and tool calls of turns
+
+    @override
+    @operation
+    def acquire_lease(self, thread: str, owner: str, ttl_s: float) -> Lease | None:
+        with self._transaction() as db:
+            query = "SELECT token, until, owner FROM threads WHERE thread=?"
+            token, until, holder = db.execute(query, (thread,)).fetchone() or (0, 0.0, "")
+            if is_lease_held(holder, until):
+                return None
+            token += 1
+            db.execute(
+                "INSERT INTO threads (thread, owner, token, until) VALUES (?,?,?,?) ON CONFLICT "
+                "(thread) DO UPDATE "
+                "SET owner=excluded.owner, token=excluded.token, until=excluded.until",
+                (thread, owner, token, boot_s() + ttl_s),
+            )
+        return Lease(thread, owner, token, clean_shutdown=holder == "")
+
+    @override
+    @operation
+    def renew_lease(self, lease: Lease, ttl_s: float) -> bool:
+        query = "UPDATE threads SET until=? WHERE thread=? AND owner=? AND token=?"
+        return (
+            self._db.execute(
+                query, (boot_s() + ttl_s, lease.thread, lease.owner, lease.token)
+            ).rowcount
+            == 1
+        )
+
+    @override
+    @operation
+    def release_lease(self, lease: Lease, clean: bool) -> None:
+        query = "UPDATE threads SET until=0, owner=? WHERE thread=? AND owner=? AND token=?"
+        self._db.execute(
+            query, ("" if clean else lease.owner, lease.thread, lease.owner, lease.token)
+        )
+
+    @override
+    @operation
+    def revoke_lease(self, thread: str) -> None:
+        self._db.execute(
+            "UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,)
+        )
+
+    @override
+    @operation
+    def start_tool_call(
+        self, thread: str, key: str, fencing_token: FencingToken | None
+    ) -> bytes | None:
+        with self._transaction() as db:
+            self._check_writable(thread, fencing_token)
+            record = db.execute(
+                "SELECT result FROM tools WHERE thread=? AND name=?", (thread, key)
+            ).fetchone()
+            if record is not None:
+                return bytes(record[0])
+            db.execute("INSERT INTO tools VALUES (?,?,x'')", (thread, key))
+        return None
+
+    @override
+    @operation
+    def record_tool_result(
+        self, thread: str, key: str, result: bytes | None, fencing_token: FencingToken | None
+    ) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, fencing_token)
+            if result is None:
+                db.execute("DELETE FROM tools WHERE thread=? AND name=?", (thread, key))
+            else:
+                db.execute("INSERT OR REPLACE INTO tools VALUES (?,?,?)", (thread, key, result))
+
+    @override
+    @operation
+    def tool_results(self, thread: str) -> dict[str, bytes]:
+        return dict(
+            self._db.execute("SELECT name, result FROM tools WHERE thread=?", (thread,)).fetchall()
+        )
+
+    @override
+    @operation
+    def forget_tool_calls(self, thread: str, fencing_token: FencingToken | None) -> None:
+        with self._transaction() as db:
+            self._check_writable(thread, fencing_token)
+            db.execute("DELETE FROM tools WHERE thread=?", (thread,))

@@ -155,17 +155,17 @@ class Broker(Protocol):
         for an invalid position, StoreError.
         """
 
-    async def lag(self, group: str) -> int:
+    def lag(self, group: str) -> Awaitable[int]:
         """Return how many events the group has not acknowledged; all for an unknown group."""
 
-    async def trim(self, keep: int) -> int:
+    def trim(self, keep: int) -> Awaitable[int]:
         """Remove the oldest events beyond the last `keep`, except those a group has not read.
 
         Returns how many were removed. A broker whose server has its own retention (Kafka) removes
         none.
         """
 
-    async def delete_group(self, group: str) -> None:
+    def delete_group(self, group: str) -> Awaitable[None]:
         """Delete a group, so that it does not hold back `trim`."""
 
     async def aclose(self) -> None:

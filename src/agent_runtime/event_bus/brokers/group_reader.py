@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -41,7 +41,9 @@ class GroupLog(Protocol):
     `owner` is a reader; calls of one without the lease do nothing.
     """
 
-    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
+    def claim(
+        self, group: str, owner: str, start: StartPosition, lease_s: float
+    ) -> Awaitable[bool]:
         """Acquire or renew the group's lease for `lease_s` seconds; False when another has it."""
 
     async def fetch(
@@ -52,15 +54,15 @@ class GroupLog(Protocol):
         Waits for the first.
         """
 
-    async def commit(
+    def commit(
         self, group: str, owner: str, acked: list[str], committed_offset: str | None
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Keep that `acked` are acknowledged, and with them everything up to `committed_offset`.
 
         False when another one reads.
         """
 
-    async def release(self, group: str, owner: str) -> None:
+    def release(self, group: str, owner: str) -> Awaitable[None]:
         """Let another one read at once."""
 
 

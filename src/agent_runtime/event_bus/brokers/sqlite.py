@@ -18,6 +18,7 @@ from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.storage import SqliteFile
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
@@ -121,9 +122,7 @@ class SqliteBroker(SqliteFile, LeasedBroker):
 
     async def publish(self, events: Sequence[Event]) -> None:
         """Publish a batch, all or nothing."""
-        await self.acall(
-            "append", [_to_record(event, self._seal) for event in validate_events(events)]
-        )
+        await self._append([_to_record(event, self._seal) for event in validate_events(events)])
 
     @override
     async def read(
@@ -147,7 +146,7 @@ class SqliteBroker(SqliteFile, LeasedBroker):
         after_position = 0 if after is None else parse_offset(after)
         deadline = time.monotonic() + wait_s
         while True:
-            rows = await self.acall("select", query, after_position, limit, last)
+            rows = await self._select(query, after_position, limit, last)
             if rows or time.monotonic() >= deadline:
                 stored_events = [
                     StoredEvent(str(position), read_event(event, str(position), self._seal))
@@ -163,55 +162,12 @@ class SqliteBroker(SqliteFile, LeasedBroker):
                 ]
             await asyncio.sleep(POLL_S)  # another process may be the one that writes
 
-    @override
-    async def lag(self, group: str) -> int:
-        unacked_count: int = await self.acall("lag", group)
-        return unacked_count
-
-    @override
-    async def trim(self, keep: int) -> int:
-        removed: int = await self.acall("trim", keep)
-        return removed
-
-    @override
-    async def delete_group(self, group: str) -> None:
-        await self.acall("delete_group", group)
-
-    # -- GroupLog
-
-    @override
-    async def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
-        claimed: bool = await self.acall("claim", group, owner, start, lease_s)
-        return claimed
-
-    @override
-    async def fetch(
-        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
-    ) -> list[StoredEvent]:
-        after_position = after if after is not None else await self.acall("floor", group, owner)
-        return (
-            []
-            if after_position is None
-            else await self.read(after_position, limit=limit, wait_s=wait_s)
-        )
-
-    @override
-    async def commit(
-        self, group: str, owner: str, acked: list[str], committed_offset: str | None
-    ) -> bool:
-        has_lease: bool = await self.acall("settle", group, owner, int(committed_offset or 0))
-        return has_lease
-
-    @override
-    async def release(self, group: str, owner: str) -> None:
-        await self.acall("release", group, owner)
-
-    # -- on the connection
-
+    @operation
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         with self._transaction() as db:
             db.executemany(_INSERT, rows)
 
+    @operation
     def _select(self, query: EventQuery, after_position: int, limit: int, last: bool) -> list[Any]:
         where, values = query.where()
         order = "DESC" if last else "ASC"
@@ -222,7 +178,9 @@ class SqliteBroker(SqliteFile, LeasedBroker):
         rows = self._db.execute(sql, [after_position, *values, limit]).fetchall()
         return rows[::-1] if last else rows
 
-    def _lag(self, group: str) -> int:
+    @override
+    @operation
+    def lag(self, group: str) -> int:
         committed_record = self._db.execute(
             "SELECT floor FROM event_groups WHERE name = ?", [group]
         ).fetchone()
@@ -232,7 +190,9 @@ class SqliteBroker(SqliteFile, LeasedBroker):
         ).fetchone()[0]
         return unacked_count
 
-    def _trim(self, keep: int) -> int:
+    @override
+    @operation
+    def trim(self, keep: int) -> int:
         with self._transaction() as db:
             cutoff = db.execute(
                 "SELECT position FROM events ORDER BY position DESC LIMIT 1 OFFSET ?",
@@ -252,10 +212,27 @@ class SqliteBroker(SqliteFile, LeasedBroker):
             db.execute("INSERT INTO trimmed VALUES (?)", [up_to])
             return db.execute("DELETE FROM events WHERE position <= ?", [up_to]).rowcount
 
-    def _delete_group(self, group: str) -> None:
+    @override
+    @operation
+    def delete_group(self, group: str) -> None:
         self._db.execute("DELETE FROM event_groups WHERE name = ?", [group])
 
-    def _claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
+    # -- GroupLog
+
+    @override
+    async def fetch(
+        self, group: str, owner: str, after: str | None, limit: int, wait_s: float
+    ) -> list[StoredEvent]:
+        after_position = after if after is not None else await self._floor(group, owner)
+        return (
+            []
+            if after_position is None
+            else await self.read(after_position, limit=limit, wait_s=wait_s)
+        )
+
+    @override
+    @operation
+    def claim(self, group: str, owner: str, start: StartPosition, lease_s: float) -> bool:
         with self._transaction() as db:
             start_position = 0
             if start == "latest":
@@ -277,16 +254,23 @@ class SqliteBroker(SqliteFile, LeasedBroker):
             )
             return True
 
+    @operation
     def _floor(self, group: str, owner: str) -> str | None:
         sql = "SELECT floor FROM event_groups WHERE name = ? AND owner = ?"
         record = self._db.execute(sql, [group, owner]).fetchone()
         return None if record is None else str(record[0])
 
-    def _settle(self, group: str, owner: str, committed_offset: int) -> bool:
+    @override
+    @operation
+    def commit(
+        self, group: str, owner: str, acked: list[str], committed_offset: str | None
+    ) -> bool:
         sql = "UPDATE event_groups SET floor = max(floor, ?) WHERE name = ? AND owner = ?"
-        return self._db.execute(sql, [committed_offset, group, owner]).rowcount == 1
+        return self._db.execute(sql, [int(committed_offset or 0), group, owner]).rowcount == 1
 
-    def _release(self, group: str, owner: str) -> None:
+    @override
+    @operation
+    def release(self, group: str, owner: str) -> None:
         self._db.execute(
             "UPDATE event_groups SET owner = '' WHERE name = ? AND owner = ?", [group, owner]
         )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from agent_runtime.errors import ConfigurationError, InstanceFailed, PoolOverloaded
 from agent_runtime.event_bus import Event
-from agent_runtime.event_bus.dead_letter import DeadLetter
-from agent_runtime.event_bus.dead_letters import DeadLetters, MemoryDeadLetters
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
+from agent_runtime.event_bus.dead_letters import MemoryDeadLetters
 from agent_runtime.pool.config import PoolConfig
 from agent_runtime.pool.process.agent_versions import AgentVersions
 from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from agent_runtime.errors import TaskPoisoned
-from agent_runtime.event_bus.dead_letter import DeadLetter
-from agent_runtime.event_bus.dead_letters import DeadLetters, add_shielded
+from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
+from agent_runtime.event_bus.dead_letters import add_shielded
 
 if TYPE_CHECKING:
     from agent_runtime.errors import InstanceFailed

@@ -161,7 +161,7 @@ async def spending_goes_to_the_calls_accounts(backend: Backend) -> None:
     account = Account("batch=conformance/total", None, 1_000_000)
     result = await _run_task(backend, "say hello", accounts=(account,))
     ledger = _LEDGERS[id(backend)]
-    assert ledger.call("balances")[account.key].spent_tokens == result.usage.total_tokens > 0
+    assert ledger.balances().run()[account.key].spent_tokens == result.usage.total_tokens > 0
 
 
 BACKEND_CHECKS: tuple[Callable[[Backend], Awaitable[None]], ...] = (

@@ -55,5 +55,5 @@ async def test_the_cost_and_the_usage_have_them(
         3000,
     )
     assert (result.cost_usd, usage.cost_kind) == (TRUE, "exact")
-    [(_, spend)] = ledger.call("report", 0, 1e12)
+    [(_, spend)] = ledger.report(0, 1e12).run()
     assert spend.cache_write_tokens == 3000

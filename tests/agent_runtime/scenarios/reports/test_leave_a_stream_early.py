@@ -95,7 +95,7 @@ async def test_the_provider_is_stopped_and_what_was_said_is_charged(
         assert usage.input_tokens > 0
         assert usage.cost_usd is not None
         assert usage.cost_usd > 0
-        [balance] = ledger.call("balances").values()
+        [balance] = ledger.balances().run().values()
         assert balance.spent_micro_usd > 0
         assert balance.held_micro_usd == 0
         assert not asyncio.all_tasks() - before

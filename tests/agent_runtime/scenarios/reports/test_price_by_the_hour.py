@@ -31,7 +31,7 @@ async def spend(
         clock[0] = then
         with contextlib.suppress(BudgetExceeded):
             await agent.execute("hi")
-    [balance] = ledger.call("balances").values()
+    [balance] = ledger.balances().run().values()
     return Decimal(balance.spent_micro_usd) / 10**6, ledger
 
 

@@ -79,7 +79,7 @@ async def test_a_budget_holds_whatever_tier_the_account_has() -> None:
                     await agent.execute("hi")
                 except BudgetExceeded:
                     break
-    [balance] = ledger.call("balances").values()
+    [balance] = ledger.balances().run().values()
     assert requests
     assert balance.spent_micro_usd <= 2500
 
@@ -95,6 +95,6 @@ async def test_a_budget_holds_with_a_fee_for_each_request() -> None:
             results = await asyncio.gather(
                 *(agent.execute("hi") for _ in range(5)), return_exceptions=True
             )
-    [balance] = ledger.call("balances").values()
+    [balance] = ledger.balances().run().values()
     assert sum(isinstance(result, BudgetExceeded) for result in results) == 3
     assert 20_000 <= balance.spent_micro_usd <= 25_000

@@ -13,7 +13,9 @@ import pytest
 
 from agent_runtime import StoreTimeout
 from agent_runtime.budgets.ledger import retries as ledger_trips
-from agent_runtime.budgets.ledger.ledger import Answer, Ledger
+from agent_runtime.budgets.ledger.ledger import Answer
+from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.storage.operation import operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
@@ -21,7 +23,8 @@ from agent_runtime.storage.sqlite_schema import StoreSchema
 class Numbers(SqliteFile):
     SCHEMA = StoreSchema("numbers", "CREATE TABLE IF NOT EXISTS numbers (n);")
 
-    def _add(self, number: int) -> int:
+    @operation
+    def add(self, number: int) -> int:
         with self._transaction() as db:
             db.execute("INSERT INTO numbers VALUES (?)", [number])
         return number
@@ -43,12 +46,12 @@ async def test_while_a_file_stays_locked_only_the_first_call_waits_long(tmp_path
     with held(tmp_path / "n.db"):
         for number in range(3):
             with pytest.raises(StoreTimeout):
-                await file.acall("add", number)
+                await file.add(number)
             waits.append(file.wait_ms())
     assert waits == [300, 300, 30, 30]
-    assert await file.acall("add", 7) == 7
+    assert await file.add(7) == 7
     with held(tmp_path / "n.db"), pytest.raises(StoreTimeout):
-        file.call("add", 8)
+        file.add(8).run()
     assert file.wait_ms() == 300
     await file.aclose()
 
@@ -57,31 +60,23 @@ async def test_calls_that_wait_for_each_other_wait_for_the_file_together(tmp_pat
     file = Numbers(tmp_path / "n.db", busy_timeout_s=0.4)
     with held(tmp_path / "n.db"):
         async with asyncio.timeout(10):  # one after the other they would take 16 s
-            ended = await asyncio.gather(
-                *(file.acall("add", n) for n in range(40)), return_exceptions=True
-            )
+            ended = await asyncio.gather(*(file.add(n) for n in range(40)), return_exceptions=True)
     assert {type(each) for each in ended} == {StoreTimeout}
     await file.aclose()
 
 
-class Failing(Ledger):
-    """A ledger whose every call takes its time and fails."""
+class Failing(MemoryLedger):
+    """A ledger whose every operation takes its time and fails."""
 
     def __init__(self, takes_s: float) -> None:
         super().__init__()
         self.takes_s = takes_s
         self.calls = 0
 
-    def call(self, operation: str, *args: Any) -> Any:
-        raise NotImplementedError
-
-    async def acall(self, operation: str, *args: Any) -> Any:
+    async def arun_body(self, body: Any, args: Any) -> Any:
         self.calls += 1
         await asyncio.sleep(self.takes_s)
         raise StoreTimeout("locked")
-
-    async def aclose(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize(("takes_s", "calls"), [(0.0, 4), (0.1, 1)])

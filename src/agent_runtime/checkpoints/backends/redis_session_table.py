@@ -1,19 +1,22 @@
-"""Session records on Redis: a hash for each tenant, and sorted sets for their order."""
+"""Store session records on Redis: a hash for each tenant, and sorted sets for their order."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import ormsgpack
+from typing_extensions import override
 
-from agent_runtime.checkpoints.backends.backend import SessionRow
+from agent_runtime.checkpoints.backends.session_table import SessionRow, SessionTable
 from agent_runtime.storage.deletion_clock import ClockState
+from agent_runtime.storage.operation import Steps, StorePart, steps_operation
 from agent_runtime.storage.process_identity import boot_id
+from agent_runtime.storage.redis_connection import RedisConnection
 
 CLOCK_RETENTION_S = 30 * 86400
 """How long a machine that looked at the server's clock is remembered."""
-_PUT_SCRIPT = """
+_PUT = """
 local records, ofTenant, ofUser, due = unpack(KEYS)
 local key, value, created, expires, gone, old = unpack(ARGV)
 if (redis.call('HGET', records, key) or '') ~= old then return 0 end
@@ -31,21 +34,12 @@ return 1
 """
 
 
-class RedisSessions:
-    """The part of RedisRecords about session records; the keys of a tenant share a slot."""
+class RedisSessionTable(StorePart[RedisConnection], SessionTable):
+    """Store session records; the keys of a tenant share a slot."""
 
-    prefix: str
-
-    def _tenant_keys(self, tenant: str, user: str = "") -> list[str]:
-        base = f"{self.prefix}:s:{{{quote(tenant, safe='')}}}"
-        return [
-            f"{base}:records",
-            f"{base}:all",
-            f"{base}:user:{quote(user, safe='')}",
-            f"{base}:due",
-        ]
-
-    def _put_session(self, row: SessionRow, old: SessionRow | None) -> Any:
+    @override
+    @steps_operation
+    def put(self, row: SessionRow, old: SessionRow | None) -> Steps[bool]:
         expires = "" if row.expires_at is None else repr(row.expires_at)
         args = [
             row.key,
@@ -55,18 +49,22 @@ class RedisSessions:
             row.deleted_reason,
             b"" if old is None else _pack_row(old),
         ]
-        yield "sadd", f"{self.prefix}:tenants", row.tenant
-        done = yield _PUT_SCRIPT, self._tenant_keys(row.tenant, row.user), args
-        return done == 1
+        yield "sadd", f"{self.store.prefix}:tenants", row.tenant
+        done = yield _PUT, self._tenant_keys(row.tenant, row.user), args
+        return bool(done == 1)
 
-    def _get_session(self, key: str) -> Any:
+    @override
+    @steps_operation
+    def get(self, key: str) -> Steps[SessionRow | None]:
         tenant = key.partition(":")[0]
         packed_row = yield "hget", self._tenant_keys(tenant)[0], key
         return None if packed_row is None else _unpack_row(key, tenant, packed_row)
 
-    def _page_sessions(
+    @override
+    @steps_operation
+    def page(
         self, tenant: str, user: str | None, before: tuple[float, str] | None, limit: int
-    ) -> Any:
+    ) -> Steps[Sequence[SessionRow]]:
         keys = self._tenant_keys(tenant, user or "")
         order = keys[1] if user is None else keys[2]
         start = 0
@@ -86,28 +84,14 @@ class RedisSessions:
             if v is not None
         ]
 
-    def _deletion_time(self, *, is_new: bool) -> Any:
-        """Return the time, by the server's clock, up to which expired records may go."""
-        seconds, microseconds = yield ("time",)
-        wall_s = seconds + microseconds / 1e6
-        key = f"{self.prefix}:clock:{boot_id()}"
-        text = yield "get", key
-        initial_state = (
-            ClockState.for_new_store(wall_s) if is_new else ClockState.for_existing_store(wall_s)
-        )
-        state = initial_state if text is None else ClockState.from_json(text)
-        state = state.observe(wall_s)
-        yield "set", key, state.to_json(), CLOCK_RETENTION_S
-        return state.deletion_time(wall_s)
-
-    def _initialize_store(self) -> Any:
-        is_new = not (yield "exists", f"{self.prefix}:tenants")
-        yield from self._deletion_time(is_new=is_new)
-
-    def _expired_sessions(self, limit: int) -> Any:
+    @override
+    @steps_operation
+    def list_expired(self, limit: int) -> Steps[Sequence[SessionRow]]:
         now = yield from self._deletion_time(is_new=False)
         expired_rows: list[SessionRow] = []
-        for tenant in sorted(t.decode() for t in (yield "smembers", f"{self.prefix}:tenants")):
+        for tenant in sorted(
+            t.decode() for t in (yield "smembers", f"{self.store.prefix}:tenants")
+        ):
             keys = self._tenant_keys(tenant)
             names = yield "zrangebyscore", keys[3], "-inf", repr(now), 0, limit - len(expired_rows)
             values = (yield "hmget", keys[0], names) if names else []
@@ -119,6 +103,34 @@ class RedisSessions:
             if len(expired_rows) >= limit:
                 break
         return expired_rows
+
+    def _tenant_keys(self, tenant: str, user: str = "") -> list[str]:
+        base = f"{self.store.prefix}:s:{{{quote(tenant, safe='')}}}"
+        return [
+            f"{base}:records",
+            f"{base}:all",
+            f"{base}:user:{quote(user, safe='')}",
+            f"{base}:due",
+        ]
+
+    def start_clock(self) -> Steps[None]:
+        """Start the clock of deletions of a store without one."""
+        is_new = not (yield "exists", f"{self.store.prefix}:tenants")
+        yield from self._deletion_time(is_new=is_new)
+
+    def _deletion_time(self, *, is_new: bool) -> Steps[float]:
+        """Return the time, by the server's clock, up to which expired records may go."""
+        seconds, microseconds = yield ("time",)
+        wall_s = seconds + microseconds / 1e6
+        key = f"{self.store.prefix}:clock:{boot_id()}"
+        text = yield "get", key
+        initial_state = (
+            ClockState.for_new_store(wall_s) if is_new else ClockState.for_existing_store(wall_s)
+        )
+        state = initial_state if text is None else ClockState.from_json(text)
+        state = state.observe(wall_s)
+        yield "set", key, state.to_json(), CLOCK_RETENTION_S
+        return state.deletion_time(wall_s)
 
 
 def _pack_row(row: SessionRow) -> bytes:

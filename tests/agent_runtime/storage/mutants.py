@@ -74,8 +74,8 @@ MUTANTS = [
         "a script is sent by its hash alone",
         "test_redis_scripts.py",
         Change(
-            "storage.redis_server:arun_operation",
-            "answer = (await _send(client, [request]))[0]",
+            "storage.redis_server:arun_steps",
+            "return (await _send(client, [request]))[0]",
             "raise",
         ),
     ),
@@ -92,7 +92,7 @@ MUTANTS = [
         "waits for a locked file add up",
         "test_locked_file.py -k wait_for_each_other",
         Change(
-            "storage.sqlite_file:SqliteFile._call",
+            "storage.sqlite_file:SqliteFile._run_locked",
             "self._set_wait(time.monotonic() - requested_at)",
             "self._is_locked = False",
         ),
@@ -104,6 +104,26 @@ MUTANTS = [
             "budgets.ledger.retries:atransact_with_retry",
             "time.monotonic() + wait_s > deadline",
             "False",
+        ),
+    ),
+    Mutant(
+        "steps do not see that a request failed",
+        "test_operation.py -k failed_request",
+        Change("storage.operation:drive", "steps.throw(error)", "next(steps)"),
+        Change("storage.operation:adrive", "steps.throw(error)", "next(steps)"),
+    ),
+    Mutant(
+        "a cancelled operation leaves its steps open",
+        "test_operation.py -k cancelled",
+        Change("storage.operation:adrive", "steps.close()", "None"),
+    ),
+    Mutant(
+        "operations in memory run beside each other",
+        "test_operation.py -k one_at_a_time",
+        Change(
+            "storage.operation:InlineStore.run_body",
+            "with self._lock:\n    return body(self, *args)",
+            "return body(self, *args)",
         ),
     ),
 ]

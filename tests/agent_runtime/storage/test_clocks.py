@@ -212,27 +212,27 @@ async def test_no_store_forgets_on_one_look_at_a_wrong_clock(
     keys: list[Any] = [MemoryKeyStore(), SqliteKeyStore(tmp_path / "k.db")]
     seen = SqliteDeduplicationStore(str(tmp_path / "i.db"))
     for ledger in ledgers:
-        ledger.call(
-            "transact", [], ReservationRequest("a", (account,), Amount(), Amount(50, 0), 900.0)
-        )
-        ledger.call("transact", [Settlement("a", Amount(50), (Spend(labels, micro_usd=50),))], None)
+        ledger.transact(
+            [], ReservationRequest("a", (account,), Amount(), Amount(50, 0), 900.0)
+        ).run()
+        ledger.transact([Settlement("a", Amount(50), (Spend(labels, micro_usd=50),))], None).run()
     for store in keys:
-        store.call("revoke_token", "stolen", time.time() + 600)
+        store.revoke_token("stolen", time.time() + 600).run()
     await seen.add("group", "event-1")
     year = 500 * 86_400
     shift(year)
     for ledger in ledgers:
         ledger._rules._next_cleanup_at = 0.0
-        ledger.call("sweep")
+        ledger.expire_holds().run()
     for store in keys:
-        store.call("revoke_token", "other", time.time() + 600)
+        store.revoke_token("other", time.time() + 600).run()
     await seen.add("group", "event-2")
     shift(0)
     for ledger in ledgers:
-        assert ledger.call("balances")[account.key].spent_micro_usd == 50
-        assert len(ledger.call("report", time.time() - HOUR, time.time() + HOUR)) == 1
+        assert ledger.balances().run()[account.key].spent_micro_usd == 50
+        assert len(ledger.report(time.time() - HOUR, time.time() + HOUR).run()) == 1
     for store in keys:
-        assert store.call("token_revoked", "stolen")
+        assert store.is_token_revoked("stolen").run()
     assert await seen.contains("group", "event-1")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from agent_runtime.event_bus.dead_letters import SqliteDeadLetters
 from agent_runtime.event_bus.deduplication import SqliteDeduplicationStore
 from agent_runtime.event_bus.redis_dead_letters import RedisDeadLetters
 from agent_runtime.storage import RedisConnection, SqliteFile
+from agent_runtime.storage.operation import Steps, steps_operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 FILES: list[Callable[[str], SqliteFile]] = [
@@ -36,12 +37,14 @@ FILES: list[Callable[[str], SqliteFile]] = [
     SqliteDeduplicationStore,
     SqliteJournal,
 ]  # fmt: skip
-SERVERS: list[tuple[type[RedisConnection], str]] = [
-    (RedisCheckpointBackend, "list"), (RedisLedger, "balances"), (RedisKeyStore, "all"),
-    (RedisJournal,
-    "list"),
-    (RedisBroker, ""), (RedisDeadLetters, "count"),
-]  # fmt: skip
+SERVERS: list[tuple[type[RedisConnection], Callable[[Any], Awaitable[Any]]]] = [
+    (RedisCheckpointBackend, lambda store: store.list_checkpoints("t", None, None, None)),
+    (RedisLedger, lambda store: store.balances()),
+    (RedisKeyStore, lambda store: store.list_keys()),
+    (RedisJournal, lambda store: store.list()),
+    (RedisBroker, lambda store: store.read()),
+    (RedisDeadLetters, lambda store: store.count()),
+]
 
 
 def query(path: str, sql: str) -> list[Any]:
@@ -158,24 +161,19 @@ async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "operation"), SERVERS, ids=lambda each: getattr(each, "__name__", "")
+    ("store", "request_of"), SERVERS, ids=[store.__name__ for store, _ in SERVERS]
 )
 async def test_a_redis_prefix_of_a_newer_version_is_refused(
-    store: type[RedisConnection], operation: str, redis_url: str
+    store: type[RedisConnection],
+    request_of: Callable[[Any], Awaitable[Any]],
+    redis_url: str,
 ) -> None:
     prefix = uuid.uuid4().hex
 
     async def use() -> None:
-        opened: Any = store(f"{redis_url}/0?prefix={prefix}")
+        opened = store(f"{redis_url}/0?prefix={prefix}")
         try:
-            if operation == "list":
-                await opened.acall(
-                    "list", *(("t", None, None, None) if store is RedisCheckpointBackend else (1,))
-                )
-            elif operation == "count":
-                await opened.acall("count", None)
-            else:
-                await (opened.acall(operation) if operation else opened.read())
+            await request_of(opened)
         finally:
             await opened.aclose()
 
@@ -197,10 +195,12 @@ async def test_a_redis_store_is_upgraded_once(redis_url: str) -> None:
     class Old(RedisConnection):
         STORE = "numbers"
 
-        def _put(self, number: int) -> Any:
+        @steps_operation
+        def put(self, number: int) -> Steps[None]:
             yield "set", f"{self.prefix}:n", number
 
-        def _get(self) -> Any:
+        @steps_operation
+        def get(self) -> Steps[int]:
             return int((yield "get", f"{self.prefix}:n"))
 
     class New(Old):
@@ -210,9 +210,9 @@ async def test_a_redis_store_is_upgraded_once(redis_url: str) -> None:
     url = f"{redis_url}/0?prefix={uuid.uuid4().hex}"
     old = Old(url)
     new = New(url)
-    old.call("put", 21)
-    assert [new.call("get"), await new.acall("get")] == [42, 42]
+    old.put(21).run()
+    assert [new.get().run(), await new.get()] == [42, 42]
     with pytest.raises(StoreVersion):
-        Old(url).call("get")
+        Old(url).get().run()
     await old.aclose()
     await new.aclose()
