@@ -87,11 +87,15 @@ class Registry:
         self.mcp_pool: Any = None
         """Holds the sessions of MCP servers; the factory's."""
 
+    def bump_generation(self) -> None:
+        """Make agents that were built before stale, because a template may build another one."""
+        self.generation += 1
+
     def register(self, table: dict[str, Any], name: str, component: Any) -> None:
         """Register under `name`, replacing an earlier component, for agents built from now on."""
         table[name] = component
         self.tool_cache.pop(name, None)
-        self.generation += 1
+        self.bump_generation()
 
     def model(self, spec: ModelSpec) -> BaseChatModel:
         """Return the gated chat model of a spec. Raises as `build_model`."""

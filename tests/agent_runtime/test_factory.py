@@ -179,7 +179,7 @@ async def test_the_cache_is_bounded_and_follows_a_rotated_secret(
     first = factory.create_agent(template("{model: script, system_prompt: a}"))
     for prompt in ("b", "c"):
         factory.create_agent(template(f"{{model: script, system_prompt: {prompt}}}"))
-    assert len(factory._agents_by_key) == 2
+    assert len(factory._agents.agents()) == 2
     assert (
         factory.create_agent(template("{model: script, system_prompt: a}")).agent is not first.agent
     )

@@ -1,15 +1,12 @@
-"""AgentFactory: the composition root."""
+"""Build agents from templates, with the resources that they share."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agent_runtime.auth.scopes import check_scope
@@ -17,9 +14,15 @@ from agent_runtime.budgets.ledger.retries import flush_deferred
 from agent_runtime.budgets.prices import PRICES
 from agent_runtime.errors import ConfigurationError, TemplateError
 from agent_runtime.event_bus import Event, EventBus
+from agent_runtime.factory.agent_cache import AgentCache
 from agent_runtime.factory.build_agent import build_agent, unknown_names
 from agent_runtime.factory.build_pipeline import PipelineDependencies, build_layers
-from agent_runtime.factory.cache_keys import AgentCacheKeys, AgentKey
+from agent_runtime.factory.cache_keys import AgentCacheKeys
+from agent_runtime.factory.components import (
+    register_memory,
+    register_middleware,
+    register_model,
+)
 from agent_runtime.factory.template_registry import TemplateRegistry
 from agent_runtime.limits.opening import LimitStore
 from agent_runtime.limits.rate_limits import RateLimit
@@ -31,13 +34,14 @@ from agent_runtime.orchestration.timeouts import Timeouts
 from agent_runtime.registry import Registry
 from agent_runtime.run.limits import RunLimits
 from agent_runtime.template import AgentTemplate, render_prompt
-from agent_runtime.template.confinement import Confinement
+from agent_runtime.template.confinement import Confinement, confined_environ, confinement_of
 from agent_runtime.template.overrides import apply_overrides
 from agent_runtime.template.spec import is_path
 from agent_runtime.tools import register_builtin_tools
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
+    from langgraph.store.base import BaseStore
 
     from agent_runtime.auth.authenticator import Authenticator
     from agent_runtime.budgets.budget import Budget
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from agent_runtime.types import Principal
 
 
-class AgentFactory(TemplateRegistry):
+class AgentFactory:
     """Create executors from templates, and share their resources.
 
     A compiled agent is cached by the digest of its template, the registry's generation, its tools'
@@ -119,7 +123,7 @@ class AgentFactory(TemplateRegistry):
             raise ConfigurationError(
                 "give a session_manager or a checkpointer: the manager has its own"
             )
-        super().__init__(registry or Registry(frozenset(allowed_refs)))
+        self.registry = registry or Registry(frozenset(allowed_refs))
         register_builtin_tools(self.registry)
         self.mcp_broker = self.registry.mcp_pool = mcp_pool or McpConnectionPool(
             on_status=self._publish_server_status
@@ -128,7 +132,6 @@ class AgentFactory(TemplateRegistry):
         self.registry.providers.add_bus(self.event_bus)
         self.callback_handler = callback_handler or AgentCallbackHandler(bus=self.event_bus)
         self._checkpointer = checkpointer
-        self._max_agents = max_agents
         self.session_manager = session_manager
         self.ledger = ledger
         self._prices = prices
@@ -151,23 +154,12 @@ class AgentFactory(TemplateRegistry):
         if session_manager is not None:
             session_manager.agent_of = self.agent_of
             session_manager.records.bus = session_manager.records.bus or self.event_bus
-        self._agents_by_key: OrderedDict[AgentKey, AgentExecutor] = OrderedDict()
-        self._build_locks: dict[AgentKey, RLock] = {}
+        self._agents = AgentCache(max_agents)
         self.keys = AgentCacheKeys(self.registry, self.mcp_broker, self.get_template, max_agents)
-        if templates != "trusted":
-            self._confine(templates)
-
-    def _confine(self, templates: str | Confinement) -> None:
-        if templates != "confined" and not isinstance(templates, Confinement):
-            raise ConfigurationError(
-                f"templates are 'trusted', 'confined' or a Confinement, not {templates!r}"
-            )
-        confinement = templates if isinstance(templates, Confinement) else Confinement()
-        self.keys.confinement = confinement
-        # Errors quote values, so unlisted ones are not even read.
-        self._environ = {
-            name: os.environ[name] for name in confinement.variables if name in os.environ
-        }
+        self.keys.confinement = confinement_of(templates)
+        self.templates = TemplateRegistry(
+            self.registry.bump_generation, confined_environ(self.keys.confinement)
+        )
 
     @property
     def confinement(self) -> Confinement | None:
@@ -209,9 +201,66 @@ class AgentFactory(TemplateRegistry):
 
         Returns how many calls had to be cancelled.
         """
-        with self._lock:
-            executors = list(self._agents_by_key.values())
-        return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in executors)))
+        agents = self._agents.agents()
+        return sum(await asyncio.gather(*(agent.drain(grace_s) for agent in agents)))
+
+    # -- templates and their components
+
+    def register_template(
+        self, template: AgentTemplate | str | Path, name: str | None = None
+    ) -> str:
+        """Add a template, or the one in a file, under `name`, by default its own; return it."""
+        return self.templates.register(template, name)
+
+    def unregister_template(self, name: str) -> None:
+        """Remove a name; existing executors stay usable. Raises UnknownComponent."""
+        self.templates.unregister(name)
+
+    def get_template(self, name_or_path: str | Path) -> AgentTemplate:
+        """Return the template of a registered name, or in a file.
+
+        Raises as `create_from_template`.
+        """
+        return self.templates.get(name_or_path)
+
+    def list_templates(self) -> list[str]:
+        """Return the registered names, sorted."""
+        return self.templates.names()
+
+    def register_tool(self, name: str, tool: Any) -> None:
+        """Register a LangChain tool, a function, a tool class, or a `tool_factory`."""
+        self.registry.register(self.registry.tools, name, tool)
+
+    def register_model(self, name: str, factory: Any) -> None:
+        """Register a chat model, or a function that makes one from `spec.model.params`."""
+        register_model(self.registry, name, factory)
+
+    def register_middleware(
+        self, name: str, middleware: Any, *, streams_safely: bool = False
+    ) -> None:
+        """Register a runtime layer (`runtime.pipeline`) or a LangChain middleware.
+
+        Accepts an instance or a class of either `agent_runtime.Middleware` or LangChain's
+        `AgentMiddleware`, which determines where templates can name it. Raises ConfigurationError
+        for anything else.
+
+        An agent with a LangChain middleware that wraps model calls or acts after them streams its
+        messages whole, because such a hook may change them; `streams_safely` declares that this one
+        does not, so tokens stream.
+        """
+        register_middleware(self.registry, name, middleware, streams_safely=streams_safely)
+
+    def register_memory(self, name: str, store: BaseStore, *, shared: bool = False) -> None:
+        """Register a LangGraph store for `spec.memory`: long-term memory beyond a session.
+
+        Each tenant has separate namespaces in it, below the tenant's name; with `shared` all
+        tenants read and write the same ones, as the agent's tools name them.
+        """
+        register_memory(self.registry, name, store, shared=shared)
+
+    def register_workflow(self, name: str, workflow: Any) -> None:
+        """Register any Runnable or compiled graph, for `spec.workflow`."""
+        self.registry.register(self.registry.workflows, name, workflow)
 
     # -- agents
 
@@ -244,7 +293,7 @@ class AgentFactory(TemplateRegistry):
             template = apply_overrides(template, overrides)
         values = self.keys.resolve_inputs(template, inputs)
         key = self.keys.compute(template, inputs)
-        executor = self._cached_agent(key) or self._build_once(key, template, values)
+        executor = self._agents.get_or_build(key, partial(self._build, template, values))
         # The cached agent has no prompt of its own: one caller's inputs must not reach another.
         return executor.with_prompt(
             render_prompt(template, values) if template.inputs else None, ref
@@ -256,31 +305,6 @@ class AgentFactory(TemplateRegistry):
         Its author chooses its name, but not its folder.
         """
         return {} if self.confinement is None else {"folder": str(template.folder or "")}
-
-    def _cached_agent(self, key: AgentKey) -> AgentExecutor | None:
-        with self._lock:
-            if (executor := self._agents_by_key.get(key)) is not None:
-                self._agents_by_key.move_to_end(key)
-            return executor
-
-    def _build_once(
-        self, key: AgentKey, template: AgentTemplate, values: Mapping[str, Any]
-    ) -> AgentExecutor:
-        """Build, once for all threads that ask for the same; others do not wait for it."""
-        with self._lock:
-            lock = self._build_locks.setdefault(key, RLock())
-        with lock:
-            if (cached_executor := self._cached_agent(key)) is not None:
-                return cached_executor
-            try:
-                executor = self._build(template, values)
-            finally:
-                self._build_locks.pop(key, None)
-            with self._lock:
-                self._agents_by_key[key] = executor
-                while len(self._agents_by_key) > self._max_agents:
-                    self._agents_by_key.popitem(last=False)
-            return executor
 
     def agent_of(self, session: Session, principal: Principal | None = None) -> AgentExecutor:
         """Build the agent of a session's record.
@@ -340,7 +364,9 @@ class AgentFactory(TemplateRegistry):
         """
         layers = {*DEFAULT_ORDER, *self.registry.layers}
         problems = [] if self.keys.confinement is None else self.keys.confinement.problems(template)
-        if problems := problems or unknown_names(template, self.registry, layers, self._templates):
+        if problems := problems or unknown_names(
+            template, self.registry, layers, self.templates.names()
+        ):
             raise TemplateError(problems)
 
     # -- building

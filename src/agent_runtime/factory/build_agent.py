@@ -96,9 +96,10 @@ def unknown_names(
 
 @dataclass(frozen=True, slots=True)
 class BuiltAgent:
-    """A built agent. `gated`: every model reports to the gate by itself.
+    """Hold a built agent, and what its executor has to know.
 
-    `hold_text`, `needs_session`: see Core.
+    `gated`: every model reports to the gate by itself. `hold_text`: messages are emitted whole.
+    `needs_session`: the agent interrupts to ask a person.
     """
 
     agent: Runnable[Any, Any]

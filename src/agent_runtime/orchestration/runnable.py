@@ -1,8 +1,7 @@
-"""The LangChain face of an executor: a Runnable with the input and output of the agent it wraps."""
+"""Offer an agent to LangChain: a Runnable with the input and output of the agent it wraps."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +10,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 
 from agent_runtime.errors import CallError
+from agent_runtime.orchestration.call_runner import CallRunner
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.stream_shapes import chunk_to_part, raise_original, shape_part
 from agent_runtime.orchestration.subgraph_calls import is_subgraph_call
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AgentRunnable(Runnable[Any, Any]):
-    """Implement `Runnable` by the executor's one path.
+    """Implement `Runnable` by an agent's one way to run calls.
 
     It opens a root run, for tracing. `ainvoke` returns the agent's return value; `astream` yields
     like the agent's `astream`, with LangGraph's modes, versions and defaults; as a step of a chain
@@ -32,15 +32,10 @@ class AgentRunnable(Runnable[Any, Any]):
     original exception with a note of its cost. `configurable.thread_id` is the session id.
     """
 
-    agent: Runnable[Any, Any]
-
-    @abstractmethod
-    def _build_context(self, call: Any) -> AgentContext:
-        """Return the context of a call from its input."""
-
-    @abstractmethod
-    async def _call(self, context: AgentContext) -> AgentResult:
-        """Run one call through the layers."""
+    def __init__(self, agent: Runnable[Any, Any], runner: CallRunner, name: str) -> None:
+        self.agent = agent
+        self.name = name
+        self._runner = runner
 
     @property
     def text(self) -> AgentText:
@@ -62,7 +57,7 @@ class AgentRunnable(Runnable[Any, Any]):
             value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
         ) -> Any:
             context = self._runnable_context(value, run_manager, config, kwargs)
-            results.append(await self._call(context))
+            results.append(await self._runner.run(context))
             return results[0].value
 
         try:
@@ -88,7 +83,7 @@ class AgentRunnable(Runnable[Any, Any]):
         thread_id = None if is_subgraph_call(configurable) else configurable.get("thread_id")
         options = dict(options)
         runtime_context = options.pop("context", None)
-        return self._build_context(
+        return self._runner.build_context(
             AgentContext(
                 value,
                 run_id=str(run_manager.run_id),
@@ -130,7 +125,7 @@ class AgentRunnable(Runnable[Any, Any]):
         ) -> AsyncIterator[Any]:
             value = [i async for i in inputs][-1]
             context = self._runnable_context(value, run_manager, config, kwargs)
-            async with AgentStream(self._call, context) as stream:
+            async with AgentStream(self._runner.run, context) as stream:
                 async for chunk in stream.chunks():
                     if (part := chunk_to_part(chunk, mode, subgraphs=subgraphs)) is not None:
                         yield part
@@ -279,7 +274,7 @@ class AgentText(Runnable[Any, str]):
             context = self._executor._runnable_context(
                 await _gather_pieces(inputs), run_manager, config, kwargs
             )
-            async with AgentStream(self._executor._call, context) as stream:
+            async with AgentStream(self._executor._runner.run, context) as stream:
                 async for text in stream:
                     yield text
 

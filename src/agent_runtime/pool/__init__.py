@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from agent_runtime.factory.template_watch import TemplateWatch
     from agent_runtime.pool.config import AgentLimits, PoolConfig
     from agent_runtime.pool.control import ControlSocket
     from agent_runtime.pool.metrics import watch_pools
     from agent_runtime.pool.process.instance import AgentInstance, InstanceStatus
     from agent_runtime.pool.process.instance_pool import AgentInstancePool
     from agent_runtime.pool.task import AgentTask, TaskPriority
+    from agent_runtime.pool.template_watch import TemplateWatch
     from agent_runtime.pool.warm.session_context import AgentSessionContext, SessionKey
     from agent_runtime.pool.warm.session_pool import AgentSessionPool
 
@@ -27,7 +27,7 @@ _HOME = {
     "PoolConfig": "agent_runtime.pool.config",
     "SessionKey": "agent_runtime.pool.warm.session_context",
     "TaskPriority": "agent_runtime.pool.task",
-    "TemplateWatch": "agent_runtime.factory.template_watch",
+    "TemplateWatch": "agent_runtime.pool.template_watch",
     "watch_pools": "agent_runtime.pool.metrics",
 }
 

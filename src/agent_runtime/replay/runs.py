@@ -116,7 +116,7 @@ async def replay_run(
         session_manager=_session_manager(template),
         templates=factory.confinement or "trusted",
     )
-    replay_factory.take_templates(factory)
+    replay_factory.templates.add_all(factory.templates)
     async with replay_factory:
         replay = Replay(recording, None, None, template_changed=template.digest != recording.digest)
         token = block_live_models.set(cassette.refuse_live_model)

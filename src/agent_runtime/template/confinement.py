@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from agent_runtime.errors import Problem, TemplateError
+from agent_runtime.errors import ConfigurationError, Problem, TemplateError
 from agent_runtime.template.reach import Reach, path_reaches, reaches_of
 from agent_runtime.template.spec import AgentTemplate
 
@@ -149,3 +149,22 @@ def _refusal_message(reach: Reach) -> str:
         "the application does "
         "not list in its Confinement"
     )
+
+
+def confinement_of(trust: str | Confinement) -> Confinement | None:
+    """Return the confinement of templates; None for trusted ones. Raises ConfigurationError."""
+    if isinstance(trust, Confinement):
+        return trust
+    if trust not in ("trusted", "confined"):
+        raise ConfigurationError(
+            f"templates are 'trusted', 'confined' or a Confinement, not {trust!r}"
+        )
+    return Confinement() if trust == "confined" else None
+
+
+def confined_environ(confinement: Confinement | None) -> dict[str, str] | None:
+    """Return the variables that confined templates may read; None for trusted ones."""
+    if confinement is None:
+        return None
+    # Errors quote values, so unlisted ones are not even read.
+    return {name: os.environ[name] for name in confinement.variables if name in os.environ}

@@ -52,7 +52,7 @@ MUTANTS = [
         "no run timeout",
         "test_gate.py -k run_timeout",
         Change(
-            "orchestration.executor:AgentExecutor._within_deadline",
+            "orchestration.call_runner:CallRunner._within_deadline",
             "context.deadline",
             "None",
             only=(2,),

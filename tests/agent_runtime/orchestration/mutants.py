@@ -103,7 +103,7 @@ MUTANTS = [
     Mutant(
         "control flow treated as failure",
         "test_runnable.py -k control_flow",
-        Change("orchestration.executor:AgentExecutor._call", "GraphBubbleUp", "ZeroDivisionError"),
+        Change("orchestration.call_runner:CallRunner.run", "GraphBubbleUp", "ZeroDivisionError"),
     ),
     Mutant(
         "cancelled calls are free",
@@ -114,7 +114,7 @@ MUTANTS = [
         "a context serves two calls",
         "test_contracts.py -k one_call",
         Change(
-            "orchestration.executor:AgentExecutor._call",
+            "orchestration.call_runner:CallRunner.run",
             "context.progress.used",
             "False",
             only=(0,),

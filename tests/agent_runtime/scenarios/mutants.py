@@ -25,7 +25,7 @@ MUTANTS = [
         "an unusable input is taken",
         "test_call_input.py -k unusable_input",
         Change(
-            "orchestration.executor:AgentExecutor._call",
+            "orchestration.call_runner:CallRunner.run",
             "check_input(context.input, self.agent)",
             "pass",
         ),

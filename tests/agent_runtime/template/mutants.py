@@ -74,9 +74,9 @@ MUTANTS = [
         "a confined template reads the environment",
         "test_confinement.py -k quotes_no_variable",
         Change(
-            "factory.agent_factory:AgentFactory._confine",
-            "self._environ = {name: os.environ[name] for name in confinement.variables if name in os.environ}",
-            "pass",
+            "template.confinement:confined_environ",
+            "{name: os.environ[name] for name in confinement.variables if name in os.environ}",
+            "None",
         ),
     ),
     Mutant(

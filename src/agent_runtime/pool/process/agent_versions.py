@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.factory.template_cache import TemplateCache
+from agent_runtime.pool.template_cache import TemplateCache
 from agent_runtime.remote.agent_spec import make_agent_spec
 from agent_runtime.remote.frames import dumps
 from agent_runtime.remote.host_resources import HostResources

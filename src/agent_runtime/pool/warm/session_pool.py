@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import ConfigurationError
 from agent_runtime.event_bus import Event
-from agent_runtime.factory.template_cache import TemplateCache
 from agent_runtime.mcp.server import credential_scope
+from agent_runtime.pool.template_cache import TemplateCache
 from agent_runtime.pool.warm.cache import WarmCache
 from agent_runtime.pool.warm.session_context import AgentSessionContext, SessionKey, estimate_size
 from agent_runtime.template import AgentTemplate

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agent_runtime.errors import AgentRuntimeError, ConfigurationError, Problem, TemplateError
 from agent_runtime.event_bus import Event
-from agent_runtime.factory.template_cache import stamp_of, stamp_of_files
+from agent_runtime.pool.template_cache import stamp_of, stamp_of_files
 from agent_runtime.template import AgentTemplate
 
 if TYPE_CHECKING:
