@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent_runtime.batch.aggregation import aggregate_results, reduce_results
+from agent_runtime.batch.execution_registry import ExecutionRegistry
 from agent_runtime.batch.report import BatchReport, make_report
 from agent_runtime.batch.result import FINAL_STATUSES, TaskResult
-from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.errors import ConfigurationError
 from agent_runtime.storage.process_identity import is_process_dead
 
 if TYPE_CHECKING:
-    from agent_runtime.batch.environment import BatchEnvironment
-    from agent_runtime.batch.journal.journal import Journal
     from agent_runtime.batch.journal.records import Execution
     from agent_runtime.batch.runner import ExecutionRunner
     from agent_runtime.orchestration.executor import AgentExecutor
@@ -25,57 +24,44 @@ POLL_INTERVAL_S = 0.5
 
 
 class ExecutionQueries:
-    """Reads a journal; `runners` are the executions that this process runs."""
+    """Read the state of executions, from their runners here or from the journal."""
 
-    journal: Journal
-    _runners: dict[str, ExecutionRunner]
-    _environment: BatchEnvironment
-
-    def _active_runner(self, execution_id: str) -> ExecutionRunner | None:
-        runner = self._runners.get(execution_id)
-        return None if runner is None or runner.ended else runner
+    def __init__(self, registry: ExecutionRegistry) -> None:
+        self._registry = registry
+        self._journal = registry.environment.journal
 
     async def wait(self, execution_id: str) -> dict[str, Any]:
         """Wait until the execution has ended, is paused or lost; return its status.
 
         Raises the error that ended its runner.
         """
-        if (runner := self._runners.get(execution_id)) is not None:
+        if (runner := self._registry.get(execution_id)) is not None:
             await runner.wait_idle()
-        while (status := await self.get_execution_status(execution_id))["status"] in (  # noqa: ASYNC110
+        while (status := await self.status(execution_id))["status"] in (  # noqa: ASYNC110
             "running",
             "pending",
         ):
             await asyncio.sleep(POLL_INTERVAL_S)  # another process runs it
         return status
 
-    def _require_runner(self, execution_id: str) -> ExecutionRunner:
-        if (runner := self._active_runner(execution_id)) is None:
-            raise InputInvalid(f"the execution '{execution_id}' is not run here")
-        return runner
-
-    def active_executions(self) -> list[ExecutionRunner]:
-        """Return the executions that this process runs now."""
-        return [runner for runner in self._runners.values() if not runner.ended]
-
     def result_counts(self) -> Counter[str]:
         """Return the results stored here, by status, and `retries`, over all executions."""
-        return Counter(self._environment.result_counts)
+        return Counter(self._registry.environment.result_counts)
 
-    async def get_execution_status(self, execution_id: str) -> dict[str, Any]:
+    async def status(self, execution_id: str) -> dict[str, Any]:
         """Return the status, JSON-ready: counts, rate, ETA, cost and errors so far.
 
         Raises ExecutionNotFound. `status` is `lost` when its process ended in the middle: resume
         it.
         """
-        if (runner := self._active_runner(execution_id)) is not None:
+        if (runner := self._registry.active(execution_id)) is not None:
             return status_of(
                 runner.active.execution,
                 runner.active.progress.to_dict(len(runner.active.running)),
                 runner.active.queue.depths(),
             )
-        execution = await self.journal.get(execution_id)
-        counts = await self.journal.counts(execution_id)
+        execution = await self._journal.get(execution_id)
+        counts = await self._journal.counts(execution_id)
         ended: dict[str, int] = {status: counts.get(status, 0) for status in FINAL_STATUSES}
         total = sum(counts.values())
         figures: dict[str, Any] = {
@@ -86,22 +72,17 @@ class ExecutionQueries:
         }
         return status_of(execution, figures)
 
-    async def list_executions(self, limit: int = 100) -> list[dict[str, Any]]:
+    async def statuses(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return the status of the newest executions in the journal."""
-        return [
-            await self.get_execution_status(execution.id)
-            for execution in await self.journal.list(limit)
-        ]
+        return [await self.status(execution.id) for execution in await self._journal.list(limit)]
 
-    async def get_execution_results(
-        self, execution_id: str, *, ordered: bool = True
-    ) -> list[TaskResult]:
+    async def results(self, execution_id: str, *, ordered: bool = True) -> list[TaskResult]:
         """Return the results so far, in task order or by completion. Raises ExecutionNotFound."""
-        await self.journal.get(execution_id)
+        await self._journal.get(execution_id)
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         results: list[TaskResult] = []
         after = 0
-        while page := await self.journal.results(execution_id, after, PAGE_SIZE, by=by):
+        while page := await self._journal.results(execution_id, after, PAGE_SIZE, by=by):
             results += [stored_result.result for stored_result in page]
             after = page[-1].seq if ordered else page[-1].number
         return results
@@ -119,10 +100,10 @@ class ExecutionQueries:
         by: Literal["seq", "number"] = "seq" if ordered else "number"
         position = 0
         while True:
-            runner = self._runners.get(execution_id)
+            runner = self._registry.get(execution_id)
             changed = None if runner is None else runner.changed
             is_idle = not follow or await self._is_idle(execution_id, runner)
-            page = await self.journal.results(execution_id, position, PAGE_SIZE, by=by)
+            page = await self._journal.results(execution_id, position, PAGE_SIZE, by=by)
             if ordered and not is_idle:  # up to the first that is not there yet
                 page = [
                     stored_result
@@ -148,19 +129,19 @@ class ExecutionQueries:
         """Return whether nothing more happens without a request."""
         if runner is not None and not runner.ended:
             return runner.is_idle
-        return (await self.get_execution_status(execution_id))["status"] not in (
+        return (await self.status(execution_id))["status"] not in (
             "running",
             "pending",
         )
 
-    async def get_performance_metrics(self, execution_id: str | None = None) -> dict[str, Any]:
+    async def metrics(self, execution_id: str | None = None) -> dict[str, Any]:
         """Return the figures of an execution (a BatchReport's), or of this executor.
 
         Those of the executor count running, queued and ended tasks in this process.
         """
         if execution_id is not None:
-            return (await self.get_report(execution_id)).to_dict()
-        runners = self.active_executions()
+            return (await self.report(execution_id)).to_dict()
+        runners = self._registry.all_active()
         counts = self.result_counts()
         return {
             "executions": len(runners),
@@ -172,19 +153,19 @@ class ExecutionQueries:
             "tasks_per_s": round(sum(runner.active.progress.rate for runner in runners), 3),
         }
 
-    async def get_report(self, execution_id: str) -> BatchReport:
+    async def report(self, execution_id: str) -> BatchReport:
         """Return the report of an execution, final when it has ended. Raises ExecutionNotFound."""
-        runner = self._active_runner(
+        runner = self._registry.active(
             execution_id
         )  # another process may have resumed one that ended here
-        execution = await self.journal.get(execution_id)
+        execution = await self._journal.get(execution_id)
         figures = (
             execution.progress
             if runner is None
             else runner.active.progress.to_dict(len(runner.active.running))
         )
         return await make_report(
-            self.journal, execution if runner is None else runner.active.execution, figures
+            self._journal, execution if runner is None else runner.active.execution, figures
         )
 
     async def aggregate(
@@ -196,7 +177,7 @@ class ExecutionQueries:
         **options: Any,
     ) -> Any:
         """Combine all results: `aggregate_results`, or `reduce` by an agent (`reduce_results`)."""
-        results = await self.get_execution_results(execution_id)
+        results = await self.results(execution_id)
         if strategy == "reduce":
             if agent is None:
                 raise ConfigurationError(

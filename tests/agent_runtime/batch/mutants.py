@@ -345,7 +345,7 @@ MUTANTS = [
         "test_interrupted.py -k closes",
         Change(
             "batch.executor:ParallelAgentExecutor.resume_execution",
-            "self._check_open()",
+            "self._registry.check_open()",
             "pass",
             only=(1,),
         ),

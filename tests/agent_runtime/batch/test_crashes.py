@@ -107,7 +107,7 @@ async def test_the_next_process_takes_over_a_dead_owners_batch_at_once(tmp_path:
         execution.status = "running"
         await journal.reset(name, execution.token, ["completed"])
         await journal.save(execution)
-        del bench.executor._runners[name]
+        del bench.executor._registry._runners[name]
         assert (await bench.executor.get_execution_status(name))["status"] == "lost"
         await bench.executor.resume_execution(name)
         status = await asyncio.wait_for(bench.executor.wait(name), 5)

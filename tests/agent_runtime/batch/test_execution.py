@@ -566,7 +566,9 @@ async def test_an_execution_is_run_by_one_process_at_a_time(journal_url: str) ->
         seen = await other.executor.get_execution_status(name)
         assert (seen["status"], seen["total"]) == ("running", 2)
         await other.executor.pause_execution(name)  # asked through the journal
-        await until(lambda: bench.executor._runners[name].active.execution.status == "paused")
+        await until(
+            lambda: bench.executor._registry._runners[name].active.execution.status == "paused"
+        )
         go.set()
         assert (await bench.executor.wait(name))["status"] == "paused"
         await other.executor.cancel_execution(name, within_s=5)
@@ -588,7 +590,7 @@ async def test_who_has_lost_an_execution_writes_nothing_more(journal_url: str) -
         await until(lambda: len(bench.asked) == 2)
         await journal.lease(name, "thief:1:1", 60, dead=bench.executor._environment.owner)
         go.set()
-        run = bench.executor._runners[name]
+        run = bench.executor._registry._runners[name]
         await asyncio.wait_for(run.wait_closed(), 10)
         assert type(run.error).__name__ == "ExecutionLost"
         assert list(await journal.results(name)) == []
@@ -654,10 +656,10 @@ async def test_a_task_that_has_lost_its_workers_is_put_aside(journal_url: str) -
         await journal.write(
             name,
             execution.token,
-            [bench.executor._runners[name].task_runner.build_outcome(bad).change],
+            [bench.executor._registry._runners[name].task_runner.build_outcome(bad).change],
         )
         await journal.save(execution)
-        del bench.executor._runners[name]
+        del bench.executor._registry._runners[name]
         bench.asked.clear()
         await bench.executor.resume_execution(name)
         status = await bench.executor.wait(name)

@@ -352,7 +352,7 @@ async def test_what_is_refused_for_a_while_waits_in_the_journal() -> None:
     ) as bench:
         most = 0
         name = await bench.executor.submit_batch_tasks([str(n) for n in range(160)], agent="echo")
-        run = bench.executor._runners[name]
+        run = bench.executor._registry._runners[name]
         waiting = asyncio.ensure_future(over(bench, name))
         refused = bench.told("rate_limit.refused")
         while not waiting.done():
@@ -476,7 +476,7 @@ async def test_odd_arguments_have_clear_errors() -> None:
             with pytest.raises(InputInvalid, match=said):
                 await submit(agent="echo", **given)
         executor = bench.executor
-        assert executor._ingestors == {}
+        assert executor._registry.ingestors == {}
     with pytest.raises(ConfigurationError, match="not open"):
         await executor.submit_batch_tasks(["a"], agent="echo")
 
