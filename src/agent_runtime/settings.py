@@ -17,11 +17,20 @@ from agent_runtime.secret_files import read_secret_file
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.secrets.strength import weakness_of
 from agent_runtime.size_limits import size_limit
+from agent_runtime.storage.store_plugins import StoreName, find_plugin
 from agent_runtime.storage.store_url import FORMS, SHARED_STORES, StoreKind, StoreUrl
 
 PREFIX = "AGENT_RUNTIME_"
 FILE_VAR = f"{PREFIX}CONFIG"
-STORE_SETTINGS = ("sessions", "ledger", "keys", "events", "batches", "dead_letters", "limits")
+STORE_SETTINGS: tuple[StoreName, ...] = (
+    "sessions",
+    "ledger",
+    "keys",
+    "events",
+    "batches",
+    "dead_letters",
+    "limits",
+)
 """The settings that are addresses."""
 NON_SETTING_VARIABLES = frozenset({FILE_VAR, f"{PREFIX}TRACEBACK"})
 
@@ -69,16 +78,19 @@ def _secret_file(text: str) -> str:
     return _secret(read_secret_file(text))
 
 
-def _address(label: str, accepts: tuple[StoreKind, ...] = SHARED_STORES) -> Callable[[str], str]:
+def _address(
+    store: StoreName, label: str, accepts: tuple[StoreKind, ...] = SHARED_STORES
+) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        StoreUrl.parse(text, label, accepts, has_logs="kafka" in accepts)
+        if find_plugin(store, text) is None:
+            StoreUrl.parse(text, label, accepts, has_logs="kafka" in accepts)
         return text
 
     return parse
 
 
 def _events(text: str) -> str:
-    return text if text == "off" else _address("the event log", tuple(FORMS))(text)
+    return text if text == "off" else _address("events", "the event log", tuple(FORMS))(text)
 
 
 def _setting(parse: Callable[[str], Any], default: Any = None) -> Any:
@@ -98,19 +110,19 @@ class Settings:
     """
 
     home: str | None = _setting(str)
-    sessions: str | None = _setting(_address("the sessions"))
+    sessions: str | None = _setting(_address("sessions", "the sessions"))
     session_key: str | None = _setting(_secret)
     session_key_file: str | None = _setting(_secret_file)
-    ledger: str | None = _setting(_address("the ledger"))
-    keys: str | None = _setting(_address("the API keys"))
+    ledger: str | None = _setting(_address("ledger", "the ledger"))
+    keys: str | None = _setting(_address("keys", "the API keys"))
     events: str | None = _setting(_events)
     event_key: str | None = _setting(_secret)
     event_key_file: str | None = _setting(_secret_file)
-    batches: str | None = _setting(_address("the journal of batches"))
-    dead_letters: str | None = _setting(_address("the dead letters"))
+    batches: str | None = _setting(_address("batches", "the journal of batches"))
+    dead_letters: str | None = _setting(_address("dead_letters", "the dead letters"))
     key_pepper: str | None = _setting(_secret)
     key_pepper_file: str | None = _setting(_secret_file)
-    limits: str | None = _setting(_address("the limits", ("memory", "redis")))
+    limits: str | None = _setting(_address("limits", "the limits", ("memory", "redis")))
     processes: int = _setting(_process_count, 1)
     budget: Decimal | None = _setting(_usd)
     log_level: str = _setting(_one_of(*LEVELS), "WARNING")
@@ -240,7 +252,7 @@ def _volatile_store_problems(values: Mapping[str, Any]) -> list[str]:
     problems = []
     for name in STORE_SETTINGS:
         text = values.get(name)
-        if text is None or text == "off":
+        if text is None or text == "off" or find_plugin(name, text) is not None:
             continue
         address = StoreUrl.parse(text, name, tuple(FORMS), has_logs=True)
         if address.is_in_memory:

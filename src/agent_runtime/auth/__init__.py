@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agent_runtime._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from agent_runtime.auth.api_keys import ApiKey, ApiKeys
+    from agent_runtime.auth.api_keys import ApiKey, ApiKeys, KeyStore
     from agent_runtime.auth.authenticator import Authenticator
     from agent_runtime.auth.headers import credentials_of
     from agent_runtime.auth.jwt import JwtAuthenticator
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Loaded at first use: PyJWT is an extra, Redis and SQLite are not everybody's.
 _HOME = {
+    "KeyStore": "agent_runtime.auth.api_keys",
     "ApiKey": "agent_runtime.auth.api_keys",
     "ApiKeys": "agent_runtime.auth.api_keys",
     "Authenticator": "agent_runtime.auth.authenticator",
@@ -30,6 +31,7 @@ __all__ = [
     "ApiKeys",
     "Authenticator",
     "JwtAuthenticator",
+    "KeyStore",
     "allows",
     "credentials_of",
     "open_keys",

@@ -18,7 +18,7 @@ from agent_runtime.auth.scopes import validate_scopes
 from agent_runtime.errors import ConfigurationError, KeyNotFound
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.secrets.strength import weakness_of
-from agent_runtime.storage.operation import Operation
+from agent_runtime.storage.operations import Operation
 from agent_runtime.types import Principal
 
 MAX_CACHED = 10_000

@@ -11,8 +11,9 @@ from typing_extensions import override
 from agent_runtime.auth.api_keys import ApiKey, ApiKeys, KeyStore
 from agent_runtime.storage import RedisConnection, SqliteFile, StoreUrl
 from agent_runtime.storage.deletion_clock import ProcessClock
-from agent_runtime.storage.operation import InlineStore, Steps, operation, steps_operation
+from agent_runtime.storage.operations import InlineStore, Steps, operation, steps_operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
+from agent_runtime.storage.store_plugins import open_plugin
 
 REVOCATION_GRACE_S = 120.0
 """Seconds a revocation outlives its token, which is accepted within the leeway of clocks."""
@@ -177,10 +178,13 @@ class RedisKeyStore(RedisConnection, KeyStore):
 
 
 def open_keys(url: str, pepper: bytes) -> ApiKeys:
-    """Open the API keys at an address (`StoreUrl`: memory, SQLite, Redis).
+    """Open the API keys at an address (memory, SQLite, Redis, or of a package).
 
     Raises ConfigurationError, StoreError.
     """
+    store: KeyStore | None = open_plugin("keys", url, KeyStore)
+    if store is not None:
+        return ApiKeys(store, pepper)
     address = StoreUrl.parse(url, "the API keys")
     if address.kind == "memory":
         return ApiKeys(MemoryKeyStore(), pepper)

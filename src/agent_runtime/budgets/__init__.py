@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from agent_runtime.budgets.ledger.memory import MemoryLedger
     from agent_runtime.budgets.ledger.opening import open_ledger
     from agent_runtime.budgets.ledger.redis import RedisLedger
+    from agent_runtime.budgets.ledger.rules import LedgerRules, LedgerStore
     from agent_runtime.budgets.ledger.sqlite import SqliteLedger
     from agent_runtime.budgets.prices import PriceTable
     from agent_runtime.budgets.spending_policy import SpendingPolicy
 
 # Loaded at first use: a program without Redis does not pay for its client.
 _HOME = {
+    "LedgerStore": "agent_runtime.budgets.ledger.rules",
+    "LedgerRules": "agent_runtime.budgets.ledger.rules",
     "Account": "agent_runtime.budgets.ledger.ledger",
     "Amount": "agent_runtime.budgets.ledger.ledger",
     "Balance": "agent_runtime.budgets.ledger.ledger",
@@ -38,6 +41,8 @@ __all__ = [
     "Balance",
     "Budget",
     "Ledger",
+    "LedgerRules",
+    "LedgerStore",
     "MemoryLedger",
     "PriceTable",
     "RedisLedger",

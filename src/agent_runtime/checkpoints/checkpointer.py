@@ -26,7 +26,7 @@ from agent_runtime.checkpoints.blobs import Blobs
 from agent_runtime.checkpoints.operations import CheckpointOperations
 from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.storage.operation import Steps
+from agent_runtime.storage.operations import Steps
 
 _PAGE = 50
 

@@ -40,7 +40,7 @@ from agent_runtime.checkpoints.shapes import is_checkpoint_row, is_write
 from agent_runtime.checkpoints.stored_list import StoredList
 from agent_runtime.checkpoints.thread_ids import config_of, parse_config
 from agent_runtime.errors import CheckpointCorrupt
-from agent_runtime.storage.operation import Operation, Steps, adrive, drive
+from agent_runtime.storage.operations import Operation, Steps, adrive, drive
 
 FENCING_TOKEN_KEY = "__agent_runtime_guard"  # noqa: S105 - the key of a mapping
 """The key below `configurable` of the turn's token; LangGraph passes it on and does not persist it.

@@ -10,7 +10,7 @@ from agent_runtime.checkpoints.chunk_refs import numbers_in, parse_refs
 from agent_runtime.checkpoints.operations import CheckpointOperations, combine_digests
 from agent_runtime.checkpoints.shapes import is_write
 from agent_runtime.errors import CheckpointCorrupt, InputInvalid
-from agent_runtime.storage.operation import Steps
+from agent_runtime.storage.operations import Steps
 
 CheckpointKeys = Sequence[tuple[str, str]]
 """Checkpoints by namespace and id."""

@@ -15,7 +15,7 @@ from agent_runtime.cli.state import open_ledger
 if TYPE_CHECKING:
     from agent_runtime.budgets import Balance
     from agent_runtime.budgets.ledger.ledger import Ledger
-    from agent_runtime.storage.operation import Operation
+    from agent_runtime.storage.operations import Operation
 
 R = TypeVar("R")
 

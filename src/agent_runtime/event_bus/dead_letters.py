@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.storage import SqliteFile, StoreUrl
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
+from agent_runtime.storage.store_plugins import open_plugin
 
 
 class MemoryDeadLetters(DeadLetters):
@@ -108,6 +109,9 @@ def open_dead_letters(url: str) -> DeadLetters:
 
     Raises ConfigurationError, StoreError.
     """
+    letters: DeadLetters | None = open_plugin("dead_letters", url, DeadLetters)
+    if letters is not None:
+        return letters
     address = StoreUrl.parse(url, "the dead letters")
     if address.kind == "memory":
         return MemoryDeadLetters()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import Protocol, runtime_checkable
 
 from agent_runtime.storage import SqliteFile
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 

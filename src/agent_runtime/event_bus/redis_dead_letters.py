@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from agent_runtime.event_bus.dead_letter import DeadLetter, DeadLetters
 from agent_runtime.storage import RedisConnection
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 
 # letters: id -> JSON; order: ids by number; one more sorted set of ids for each queue
 _INSERT = """

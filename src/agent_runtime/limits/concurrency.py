@@ -14,7 +14,7 @@ from agent_runtime.auth.caller_names import caller_of
 from agent_runtime.errors import ConfigurationError, StoreError
 from agent_runtime.limits.rate_limits import check_parts, key_of
 from agent_runtime.storage import RedisConnection, StoreUrl
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 from agent_runtime.types import AgentContext
 
 

@@ -1,8 +1,8 @@
-"""Where rate limits and slots are counted."""
+"""Open the store that counts rate and concurrency limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent_runtime.limits.concurrency import (
     ConcurrencyStore,
@@ -15,6 +15,7 @@ from agent_runtime.limits.windows import (
     SlidingWindowStore,
 )
 from agent_runtime.storage import StoreUrl
+from agent_runtime.storage.store_plugins import open_plugin
 
 
 @dataclass(slots=True)
@@ -35,10 +36,13 @@ class LimitStore:
 
 
 def open_limits(url: str, *, processes: int = 1) -> LimitStore:
-    """Open the store of limits at an address (`StoreUrl`: memory or Redis).
+    """Open the store of limits at an address (memory, Redis, or of a package).
 
     Raises ConfigurationError.
     """
+    limits: LimitStore | None = open_plugin("limits", url, LimitStore)
+    if limits is not None:
+        return replace(limits, processes=processes)
     address = StoreUrl.parse(url, "the limits", ("memory", "redis"))
     if address.kind == "memory":
         return LimitStore(processes=processes)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from agent_runtime.limits.rate_limits import Window
 from agent_runtime.storage import RedisConnection
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 
 
 class Admission(NamedTuple):

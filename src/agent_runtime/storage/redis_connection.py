@@ -14,7 +14,7 @@ import redis.asyncio as aioredis
 
 from agent_runtime.cancel_watch import CancelWatch
 from agent_runtime.errors import ConfigurationError, StoreTimeout, StoreUnavailable, StoreVersion
-from agent_runtime.storage.operation import Steps
+from agent_runtime.storage.operations import Steps
 from agent_runtime.storage.redis_server import (
     arun_steps,
     check_server,

@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from agent_runtime.errors import StoreError, StoreFull, StoreTimeout, StoreUnavailable
-from agent_runtime.storage.operation import Steps, adrive, drive
+from agent_runtime.storage.operations import Steps, adrive, drive
 
 R = TypeVar("R")
 

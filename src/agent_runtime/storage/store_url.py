@@ -35,6 +35,7 @@ _SCHEMES: Mapping[str, StoreKind] = {
     "nats": "nats",
     "kafka": "kafka",
 }
+BUILTIN_SCHEMES = frozenset(_SCHEMES)
 _REDIS_CLIENT_OPTIONS = frozenset({
     "client_name", "db", "protocol", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile",
     "ssl_check_hostname",

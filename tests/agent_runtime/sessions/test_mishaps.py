@@ -34,7 +34,7 @@ from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.run.idempotency import SIDE_EFFECT_UNKNOWN
 from agent_runtime.sessions import MemoryCheckpointer
 from agent_runtime.storage import RedisConnection
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 from agent_runtime.testing import say
 
 

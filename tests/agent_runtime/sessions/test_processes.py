@@ -17,7 +17,7 @@ from tests.agent_runtime.sessions.conftest import open_manager
 from agent_runtime import SessionBusy, StaleWriter
 from agent_runtime.checkpoints.backends.backend import FencingToken
 from agent_runtime.storage import RedisConnection, redis_connection
-from agent_runtime.storage.operation import Steps
+from agent_runtime.storage.operations import Steps
 
 HERE = Path(__file__).parent
 ROOT = Path(__file__).parents[3]

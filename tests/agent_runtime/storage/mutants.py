@@ -108,20 +108,20 @@ MUTANTS = [
     ),
     Mutant(
         "steps do not see that a request failed",
-        "test_operation.py -k failed_request",
-        Change("storage.operation:drive", "steps.throw(error)", "next(steps)"),
-        Change("storage.operation:adrive", "steps.throw(error)", "next(steps)"),
+        "test_operations.py -k failed_request",
+        Change("storage.operations:drive", "steps.throw(error)", "next(steps)"),
+        Change("storage.operations:adrive", "steps.throw(error)", "next(steps)"),
     ),
     Mutant(
         "a cancelled operation leaves its steps open",
-        "test_operation.py -k cancelled",
-        Change("storage.operation:adrive", "steps.close()", "None"),
+        "test_operations.py -k cancelled",
+        Change("storage.operations:adrive", "steps.close()", "None"),
     ),
     Mutant(
         "operations in memory run beside each other",
-        "test_operation.py -k one_at_a_time",
+        "test_operations.py -k one_at_a_time",
         Change(
-            "storage.operation:InlineStore.run_body",
+            "storage.operations:InlineStore.run_body",
             "with self._lock:\n    return body(self, *args)",
             "return body(self, *args)",
         ),

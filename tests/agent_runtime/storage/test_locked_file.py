@@ -15,7 +15,7 @@ from agent_runtime import StoreTimeout
 from agent_runtime.budgets.ledger import retries as ledger_trips
 from agent_runtime.budgets.ledger.ledger import Answer
 from agent_runtime.budgets.ledger.memory import MemoryLedger
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 

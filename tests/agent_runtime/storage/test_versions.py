@@ -29,7 +29,7 @@ from agent_runtime.event_bus.dead_letters import SqliteDeadLetters
 from agent_runtime.event_bus.deduplication import SqliteDeduplicationStore
 from agent_runtime.event_bus.redis_dead_letters import RedisDeadLetters
 from agent_runtime.storage import RedisConnection, SqliteFile
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 from agent_runtime.storage.sqlite_schema import StoreSchema
 
 FILES: list[Callable[[str], SqliteFile]] = [

@@ -21,7 +21,7 @@ from agent_runtime.batch.journal.records import (
 )
 from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
-from agent_runtime.storage.operation import InlineStore, operation
+from agent_runtime.storage.operations import InlineStore, operation
 from agent_runtime.storage.process_identity import boot_s
 
 

@@ -27,7 +27,7 @@ from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import RedisConnection
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 
 _FIELDS_OF_COLUMNS = {column: name for name, column in (TASK_COLUMNS | MUTABLE_COLUMNS).items()}
 _CHECK_OWNER = """

@@ -25,7 +25,7 @@ from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
 from agent_runtime.storage import SqliteFile
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent_runtime.storage.operation import Operation
+from agent_runtime.storage.operations import Operation
 
 MICROS_PER_USD = 1_000_000
 """Micro-USD in a USD."""

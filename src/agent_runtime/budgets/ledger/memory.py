@@ -22,7 +22,7 @@ from agent_runtime.budgets.ledger.ledger import (
 )
 from agent_runtime.budgets.ledger.rules import LedgerRules, StoredOperation
 from agent_runtime.storage.deletion_clock import ProcessClock
-from agent_runtime.storage.operation import InlineStore, operation
+from agent_runtime.storage.operations import InlineStore, operation
 
 
 class MemoryLedger(InlineStore, Ledger):

@@ -1,17 +1,21 @@
-"""From a ledger's address to the ledger."""
+"""Open the ledger at an address."""
 
 from __future__ import annotations
 
 from agent_runtime.budgets.ledger.ledger import Ledger
 from agent_runtime.budgets.ledger.memory import MemoryLedger
 from agent_runtime.storage import StoreUrl
+from agent_runtime.storage.store_plugins import open_plugin
 
 
 def open_ledger(url: str) -> Ledger:
-    """Open the ledger at an address (`StoreUrl`: memory, SQLite, Redis).
+    """Open the ledger at an address (memory, SQLite, Redis, or of a package).
 
     Raises ConfigurationError, StoreError.
     """
+    ledger: Ledger | None = open_plugin("ledger", url, Ledger)
+    if ledger is not None:
+        return ledger
     address = StoreUrl.parse(url, "the ledger")
     if address.kind == "memory":
         return MemoryLedger()

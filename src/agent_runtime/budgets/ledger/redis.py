@@ -24,7 +24,7 @@ from agent_runtime.budgets.ledger.ledger import (
     Spend,
     SpendLabels,
 )
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from agent_runtime.budgets.ledger.ledger import (
+    OPERATION_RETENTION_S,
     ZERO_AMOUNT,
     Account,
     Amount,
@@ -36,37 +37,48 @@ class LedgerStore(Protocol):
     """Storage of the rules: one operation at a time, stored whole or not at all."""
 
     def get_balance(self, key: str) -> Balance | None:
-        """Return an account."""
+        """Return an account, or None."""
 
     def put_balance(self, key: str, balance: Balance) -> None:
-        """Keep an account."""
+        """Store an account."""
 
     def get_operation(self, operation_id: str) -> StoredOperation | None:
-        """Return an operation."""
+        """Return an operation, or None."""
 
     def put_operation(
         self, operation_id: str, operation: StoredOperation, expires_at: float
     ) -> None:
-        """Keep an operation until `at`.
+        """Store an operation until `expires_at`.
 
-        The end of its lease while it is held, of its memory afterwards.
+        That is the end of its lease while it is held, and of its retention afterwards.
         """
 
     def expired_holds(self, now: float, limit: int) -> list[str]:
-        """Return reserved operations whose lease has ended."""
+        """Return the ids of held operations that expired at `now`, at most `limit`."""
 
     def add_spends(self, hour: int, spends: Iterable[Spend]) -> None:
-        """Add to the spending of an hour."""
+        """Add to the spending of an hour, counted from the epoch, by labels."""
 
     def delete_expired(self, now: float) -> None:
-        """Delete records after their retention."""
+        """Delete ended operations that expired at `now`, and old accounts and spending."""
 
 
 class LedgerRules:
-    """Reserves and settles on pages."""
+    """Reserve, settle and expire, in the records of a store.
+
+    Each method is one operation: run it in one transaction of the store.
+
+    Args:
+        store: reads and writes the records.
+        retention_s: how long an ended operation is remembered.
+        clock: Unix seconds.
+    """
 
     def __init__(
-        self, store: LedgerStore, retention_s: float, clock: Callable[[], float] = time.time
+        self,
+        store: LedgerStore,
+        retention_s: float = OPERATION_RETENTION_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._retention_s = retention_s

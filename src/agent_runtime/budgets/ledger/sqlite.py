@@ -23,7 +23,7 @@ from agent_runtime.budgets.ledger.ledger import (
     SpendLabels,
 )
 from agent_runtime.budgets.ledger.rules import LedgerRules, StoredOperation
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agent_runtime.checkpoints.backends.session_table import SessionTable
-from agent_runtime.storage.operation import Operation
+from agent_runtime.storage.operations import Operation
 
 SEPARATOR = "\x1f"
 """Between the parts of a key; no id, namespace or channel may contain it."""
@@ -153,7 +153,7 @@ class CheckpointBackend(ABC):
 
     @abstractmethod
     def next_chunk_number(self, thread: str, namespace: str, channel: str) -> Operation[int]:
-        """Return the first chunk number of a channel that is free."""
+        """Return a chunk number of a channel that is free, as are all after it."""
 
     @abstractmethod
     def delete_checkpoints(

@@ -26,7 +26,7 @@ from agent_runtime.checkpoints.backends.session_table import SessionRow, Session
 from agent_runtime.checkpoints.chunk_refs import numbers_in, parse_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
 from agent_runtime.storage.deletion_clock import ProcessClock
-from agent_runtime.storage.operation import InlineStore, operation
+from agent_runtime.storage.operations import InlineStore, operation
 
 
 @dataclass

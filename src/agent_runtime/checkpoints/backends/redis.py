@@ -27,7 +27,7 @@ from agent_runtime.checkpoints.backends.backend import (
 )
 from agent_runtime.checkpoints.backends.redis_session_table import RedisSessionTable
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
-from agent_runtime.storage.operation import Steps, steps_operation
+from agent_runtime.storage.operations import Steps, steps_operation
 from agent_runtime.storage.redis_connection import RedisConnection
 from agent_runtime.storage.store_url import StoreUrl
 

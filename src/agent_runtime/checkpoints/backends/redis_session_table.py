@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from agent_runtime.checkpoints.backends.session_table import SessionRow, SessionTable
 from agent_runtime.storage.deletion_clock import ClockState
-from agent_runtime.storage.operation import Steps, StorePart, steps_operation
+from agent_runtime.storage.operations import Steps, StorePart, steps_operation
 from agent_runtime.storage.process_identity import boot_id
 from agent_runtime.storage.redis_connection import RedisConnection
 

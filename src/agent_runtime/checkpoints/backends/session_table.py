@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent_runtime.storage.operation import Operation
+from agent_runtime.storage.operations import Operation
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from agent_runtime.checkpoints.backends.sqlite_session_table import (
 )
 from agent_runtime.checkpoints.chunk_refs import parse_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_file import SqliteFile
 from agent_runtime.storage.sqlite_schema import StoreSchema

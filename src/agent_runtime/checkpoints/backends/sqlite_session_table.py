@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from agent_runtime.checkpoints.backends.session_table import SessionRow, SessionTable
-from agent_runtime.storage.operation import StorePart, operation
+from agent_runtime.storage.operations import StorePart, operation
 from agent_runtime.storage.sqlite_file import SqliteFile
 
 SESSION_TABLES = """

@@ -1,4 +1,4 @@
-"""From an address to a broker."""
+"""Open the broker at an address."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from agent_runtime.event_bus.brokers.memory import MemoryBroker
 from agent_runtime.event_bus.brokers.sqlite import SqliteBroker
 from agent_runtime.event_bus.brokers.validation import validate_group_name
 from agent_runtime.storage import StoreUrl
+from agent_runtime.storage.store_plugins import open_plugin
 from agent_runtime.storage.store_url import FORMS
 
 EXTRAS = {"nats": "nats", "kafka": "aiokafka"}
 
 
 def open_broker(url: str, *, lease_s: float = 10.0, seal_key: bytes | None = None) -> Broker:
-    """Open the broker at an address (`StoreUrl`: memory, SQLite, Redis, NATS, Kafka).
+    """Open the broker at an address (memory, SQLite, Redis, NATS, Kafka, or of a package).
 
     `lease_s`: how long a silent consumer keeps a group (Kafka's own groups: 6 s). `seal_key`: 32 to
     64 secret bytes of all publishers and readers; an event without that seal is then a
@@ -25,6 +26,9 @@ def open_broker(url: str, *, lease_s: float = 10.0, seal_key: bytes | None = Non
     address, MissingExtra when its client is not installed, StoreUnavailable for an unusable file; a
     server is reached at the first use.
     """
+    broker: Broker | None = open_plugin("events", url, Broker, lease_s=lease_s, seal_key=seal_key)
+    if broker is not None:
+        return broker
     address = StoreUrl.parse(url, "the event log", tuple(FORMS), has_logs=True)
     if address.kind == "memory":
         return MemoryBroker(lease_s=lease_s)

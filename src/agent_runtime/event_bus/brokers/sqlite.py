@@ -18,7 +18,7 @@ from agent_runtime.event_bus.cloud_event import encode_event, read_event
 from agent_runtime.event_bus.event import Event
 from agent_runtime.event_bus.event_seal import EventSeal
 from agent_runtime.storage import SqliteFile
-from agent_runtime.storage.operation import operation
+from agent_runtime.storage.operations import operation
 from agent_runtime.storage.process_identity import boot_s, is_lease_held
 from agent_runtime.storage.sqlite_schema import StoreSchema
 

@@ -21,13 +21,13 @@ from agent_runtime.testing.conformance.broker_events import (
     WITHIN_S,
     Connect,
     assert_complete,
-    assert_raises,
     broker_connection,
     make_events,
     streams_of,
     take_events,
     take_some,
 )
+from agent_runtime.testing.conformance.raising import assert_raises
 
 
 async def everything_comes_in_order_and_unchanged(connect: Connect) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -81,12 +81,3 @@ async def take_some(
         consumer_names.append("first")
         received_events.append(delivery.event)
         await delivery.ack()
-
-
-async def assert_raises(error_class: type[Exception], call: Awaitable[Any]) -> None:
-    """Raise AssertionError unless awaiting `call` raises an error of this kind."""
-    try:
-        await call
-    except error_class:
-        return
-    raise AssertionError(f"no {error_class.__name__}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_runtime.storage.operation import (
+from agent_runtime.storage.operations import (
     InlineStore,
     Operation,
     Steps,
