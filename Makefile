@@ -1,4 +1,4 @@
-.PHONY: check test integration upstream bench bench-against docs fix soak
+.PHONY: check test integration versions upstream bench bench-against docs site fix soak
 
 check:  ## format, lint, types, published schema
 	uv run ruff format --check .
@@ -11,8 +11,11 @@ check:  ## format, lint, types, published schema
 test:  ## the suite with coverage
 	uv run pytest --cov --cov-report=term
 
-integration:  ## the tests with many processes, and every provider package in an environment of its own
+integration: versions site  ## many processes, Kafka, every provider package, other versions
 	UV_PROJECT_ENVIRONMENT=.venv-integration uv run --group integration pytest -m integration
+
+versions:  ## the tests that meet LangChain, on its lowest and newest versions that resolve
+	uv run python -m tools.run_on_versions lowest newest
 
 upstream:  ## LangGraph's own saver and store tests, from a checkout: LANGGRAPH_SRC=DIR
 	UV_PROJECT_ENVIRONMENT=.venv-upstream uv run --group upstream python -m tests.upstream $(LANGGRAPH_SRC)
@@ -26,9 +29,12 @@ bench-against:  ## this tree beside a commit, in turns: REF=commit
 docs:  ## the generated reference pages
 	uv run agent-runtime schema > templates/agent-template.v1.schema.json
 
+site:  ## the documentation as a site, in build/site; fails for a broken link
+	UV_PROJECT_ENVIRONMENT=.venv-docs uv run --only-group docs mkdocs build --strict --quiet
+
 fix:  ## what can be mended by itself
 	uv run ruff check --fix .
 	uv run ruff format .
 
 soak:  ## the long form of the proofs
-	uv run python -m benchmarks.soak
+	UV_PROJECT_ENVIRONMENT=.venv-integration uv run --group integration python -m benchmarks.soak

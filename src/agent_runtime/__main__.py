@@ -1,4 +1,4 @@
-"""`python -m agent_runtime` is the `agent-runtime` command."""
+"""Run the `agent-runtime` command by `python -m agent_runtime`."""
 
 from agent_runtime.cli import main
 

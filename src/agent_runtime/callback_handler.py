@@ -1,4 +1,4 @@
-"""The callback handler of a run, by its published path."""
+"""Export the callback handler of a run by its published path."""
 
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
 

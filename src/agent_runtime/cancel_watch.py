@@ -1,4 +1,4 @@
-"""Cancel requests that a library swallowed."""
+"""Detect cancel requests that a library swallowed."""
 
 from __future__ import annotations
 

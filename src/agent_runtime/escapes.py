@@ -1,4 +1,4 @@
-"""Escapes text of others for terminals and for formats with one record a line."""
+"""Escape foreign text for terminals and for formats with one record a line."""
 
 from __future__ import annotations
 

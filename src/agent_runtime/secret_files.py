@@ -1,4 +1,4 @@
-"""Secrets in files: readable by their owner alone."""
+"""Read secrets from files that only their owner may read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a process: from the environment and a file, checked all at once."""
+"""Read the settings of a process from the environment and a file, all checked at once."""
 
 from __future__ import annotations
 

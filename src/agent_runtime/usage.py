@@ -1,4 +1,4 @@
-"""The ledger of one call."""
+"""Count tokens and money of one call."""
 
 from __future__ import annotations
 

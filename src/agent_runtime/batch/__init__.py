@@ -1,4 +1,4 @@
-"""Batches: thousands of agent tasks at once, from a journal that survives the process."""
+"""Run thousands of agent tasks from a journal that survives the process."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Budgets in money and tokens: prices, reservations and the ledger that holds them."""
+"""Hold budgets in money and tokens: prices, reservations and the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: LangGraph savers that append, seal and verify, over memory, SQLite and Redis."""
+"""Save LangGraph's checkpoints: append, seal and verify them on any backend."""
 
 from __future__ import annotations
 

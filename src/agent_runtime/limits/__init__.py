@@ -1,4 +1,4 @@
-"""Limits of calls: rates over time and calls at once, in memory or in Redis."""
+"""Limit calls by their rate and by how many run at once, in memory or Redis."""
 
 from __future__ import annotations
 

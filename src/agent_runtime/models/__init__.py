@@ -1,1 +1,1 @@
-"""Chat models: how a template's model is created, and models that need no network."""
+"""Build the model of a template, and answer without a network."""

@@ -1,1 +1,1 @@
-"""The onion: executor, layers, and the core that awaits the agent."""
+"""Run calls: the executor, its layers, and the agent inside; streams and recovery."""

@@ -1,1 +1,1 @@
-"""Accounts at providers: their concurrency, their rate, and their errors."""
+"""Track accounts at model providers: concurrency, rate, errors, bounded answers."""

@@ -1,1 +1,1 @@
-"""An agent in another process: messages, the host that serves it, and the worker that runs it."""
+"""Run an agent in another process: messages, the host's service, the worker's side."""

@@ -1,4 +1,4 @@
-"""One run: its state, the gate of each model call, and the models and tools that pass it."""
+"""Track one run, and pass each model and tool call through its gate."""
 
 from agent_runtime.run.gate import ModelGate
 from agent_runtime.run.limits import RunLimits

@@ -1,4 +1,4 @@
-"""Templates: YAML in, a checked `AgentTemplate` out."""
+"""Read YAML into a checked `AgentTemplate`."""
 
 from agent_runtime.template.builtin import builtin_folder, builtin_templates
 from agent_runtime.template.inputs import render_prompt, resolve_inputs

@@ -1,4 +1,4 @@
-"""Tools: how the runtime runs them, and the ones that the shipped templates use."""
+"""Provide the tools of the built-in templates, and wrap functions as tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents that start by themselves: when an event matches, a schedule is due, or a webhook calls."""
+"""Start agents when an event matches, a schedule is due, or a webhook calls."""
 
 from agent_runtime.triggers.handler import TriggerHandler
 from agent_runtime.triggers.rules import TriggerRule, load_triggers, parse_triggers

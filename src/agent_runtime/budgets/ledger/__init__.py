@@ -1,1 +1,1 @@
-"""Ledgers: accounts, reservations and spending, in memory, in SQLite or in Redis."""
+"""Store accounts, reservations and spending in memory, SQLite or Redis."""

@@ -1,1 +1,1 @@
-"""Where checkpoints and sessions are stored: memory, one SQLite file, Redis."""
+"""Store checkpoints and session records in memory, SQLite or Redis."""

@@ -1,1 +1,1 @@
-"""Agents that are ready before the call: a cache of executors and session contexts."""
+"""Cache executors and session contexts that are ready before the call."""

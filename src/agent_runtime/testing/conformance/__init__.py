@@ -1,1 +1,1 @@
-"""Behaviour that every broker and every batch backend shares, as tests."""
+"""Check that stores, brokers and batch backends conform to their contracts."""
