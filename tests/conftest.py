@@ -15,3 +15,5 @@ settings.load_profile("suite")
 # does anything.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+pytest_plugins = ["tests.support.fixtures"]

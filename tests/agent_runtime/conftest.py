@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from agent_runtime.monitoring import redact
 from agent_runtime.run.gated_tool import gated_tool
 from agent_runtime.secrets.redaction import SECRETS
 from agent_runtime.testing import ScriptedChatModel
-from tests.agent_runtime.canary import CANARY, VARIABLE
+from tests.support.canary import CANARY, VARIABLE
+from tests.support.ports import free_port
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,17 +95,6 @@ def redis_url() -> Iterator[str]:
         return
     with ValkeyServer(free_port(), config={"appendonly": "yes"}) as server:
         yield f"redis://127.0.0.1:{server.port}"
-
-
-def free_port() -> int:
-    """A port that is free now.
-
-    The server's own search starts at one place, so two test processes would meet there.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

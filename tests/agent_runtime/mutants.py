@@ -5,12 +5,12 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "a rewriting hook streams",
-        "test_factory.py -k vouches",
+        "factory/test_build_agent.py -k vouches",
         Change("factory.build_agent:", "('wrap_model_call', 'awrap_model_call')", "()"),
     ),
     Mutant(
         "any reference allowed",
-        "test_factory.py -k python_references",
+        "factory/test_build_agent.py -k python_references",
         Change(
             "factory.build_agent:unknown_names",
             "check(f'{part_path}.tools.{i}.ref', 'tool', tool.ref, registry.allowed_refs)",
@@ -19,7 +19,7 @@ MUTANTS = [
     ),
     Mutant(
         "PII streamed before it is redacted",
-        "test_factory.py -k pii",
+        "factory/test_build_agent.py -k pii",
         Change(
             "factory.build_agent:build_agent",
             "any((_may_rewrite_answer(m, registry) for m in spec.middleware))",
@@ -28,12 +28,12 @@ MUTANTS = [
     ),
     Mutant(
         "registered secrets are not masked",
-        "test_canary.py -k traceback",
+        "scenarios/test_canary.py -k traceback",
         Change("secrets.redaction:Redactor._mask", "text", '""""""', only=(2,)),
     ),
     Mutant(
         "encoded secrets are not masked",
-        "test_redaction.py -k every_form",
+        "secrets/test_redaction.py -k every_form",
         Change("secrets.forms:_base64_cores", "3", "0"),
     ),
     Mutant(
@@ -52,14 +52,14 @@ MUTANTS = [
     ),
     Mutant(
         "a secret stands at the cut",
-        "test_redaction.py -k cut",
+        "secrets/test_redaction.py -k cut",
         Change(
             "secrets.redaction:Redactor.text", "min(MAX_TEXT, len(masked) - MARGIN)", "MAX_TEXT"
         ),
     ),
     Mutant(
         "suspects are not looked for among small letters",
-        "test_redaction.py -k passed_over",
+        "secrets/test_redaction.py -k passed_over",
         Change("secrets.redaction:Redactor.may_contain_secret", "text.casefold()", "text"),
     ),
     Mutant(
@@ -69,7 +69,7 @@ MUTANTS = [
     ),
     Mutant(
         "errors are not masked",
-        "test_redaction.py -k caller_sees",
+        "secrets/test_redaction.py -k caller_sees",
         Change(
             "errors.base:AgentRuntimeError.__init__",
             "SECRETS.text(argument) if isinstance(argument, str) else argument",
@@ -78,7 +78,7 @@ MUTANTS = [
     ),
     Mutant(
         "escapes hide a secret",
-        "test_redaction.py -k every_form",
+        "secrets/test_redaction.py -k every_form",
         Change(
             "secrets.forms:normalize",
             "_lower_alphanumerics(_ESCAPED.sub(_decode_escape, text)) if _has_escapes(text) else _lower_alphanumerics(text)",
@@ -87,22 +87,22 @@ MUTANTS = [
     ),
     Mutant(
         "the quick look passes short secrets over",
-        "test_redaction.py -k quick_look",
+        "secrets/test_redaction.py -k quick_look",
         Change("secrets.forms:SecretForms._candidates", "self._short", "{}"),
     ),
     Mutant(
         "an escape hides a secret's letters",
-        "test_redaction.py -k every_form",
+        "secrets/test_redaction.py -k every_form",
         Change("secrets.forms:_normalizations", "_has_escapes(text)", "False"),
     ),
     Mutant(
         "a structured answer is not checked",
-        "test_factory.py -k does_not_fit_its_schema",
+        "factory/test_build_agent.py -k does_not_fit_its_schema",
         Change("template.response_schema:_core_schema.check", "faults", "False", only=(1,)),
     ),
     Mutant(
         "a schema may point elsewhere",
-        "test_factory.py -k points_elsewhere",
+        "factory/test_build_agent.py -k points_elsewhere",
         Change("template.json_schema:external_refs", "not reference.startswith('#')", "False"),
     ),
     Mutant(

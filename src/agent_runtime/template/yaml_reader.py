@@ -78,10 +78,23 @@ def parse_scalar(text: str) -> Any:
 def read_yaml(data: bytes, file: str) -> Node:
     """Read one document; raises TemplateError with every problem of its syntax."""
     text = _decode(data, file)
+    try:
+        return _read(text, file, _Loader)
+    except _NestingLimit:  # it reads ahead of the limit here, and stops at its own
+        return _read(text, file, yaml.SafeLoader)
+
+
+class _NestingLimit(Exception):
+    """The parser's own limit of nesting, which libyaml has from PyYAML 6.0.4 on."""
+
+
+def _read(text: str, file: str, loader: Any) -> Node:
     problems: list[Problem] = []
     try:
-        node = _NodeBuilder(yaml.parse(text, Loader=_Loader), file, problems).document()
+        node = _NodeBuilder(yaml.parse(text, Loader=loader), file, problems).document()
     except yaml.MarkedYAMLError as error:
+        if error.problem == "exceeded maximum nesting depth":
+            raise _NestingLimit from None
         syntax_mark = error.problem_mark
         mark = (
             Mark(file)

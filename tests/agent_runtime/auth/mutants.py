@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "a wrong secret passes",
-        "test_keys.py -k another_secret",
+        "test_api_keys.py -k another_secret",
         Change(
             "auth.api_keys:ApiKeys.authenticate",
             "record is None or principal is None or (not same)",
@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     Mutant(
         "a revoked key works",
-        "test_keys.py -k 'revoked_key and memory'",
+        "test_api_keys.py -k 'revoked_key and memory'",
         Change(
             "auth.api_keys:ApiKeys.authenticate",
             "(status := record.status(self._clock())) != 'active'",
@@ -23,7 +23,7 @@ MUTANTS = [
     ),
     Mutant(
         "a revocation is never noticed",
-        "test_keys.py -k 'revoked_key and memory'",
+        "test_api_keys.py -k 'revoked_key and memory'",
         Change(
             "auth.api_keys:ApiKeys.authenticate",
             "cached is None or cached[3] <= now",
@@ -32,7 +32,7 @@ MUTANTS = [
     ),
     Mutant(
         "keys have no checksum",
-        "test_keys.py -k checksum",
+        "test_api_keys.py -k checksum",
         Change(
             "auth.key_format:key_id_of",
             "_KEY.fullmatch(key) is None or _base62_decode(key[_CHECKSUM_OFFSET:]) != zlib.crc32(key[:_CHECKSUM_OFFSET])",
@@ -87,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "a rotation undoes a revocation",
-        "test_keys.py -k 'undo and memory'",
+        "test_api_keys.py -k 'undo and memory'",
         Change(
             "auth.key_stores:MemoryKeyStore.replace_key", "self._keys.get(old.id) == old", "True"
         ),
@@ -99,7 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "key records are not signed",
-        "test_keys.py -k 'changes_no_key and memory'",
+        "test_api_keys.py -k 'changes_no_key and memory'",
         Change(
             "auth.api_keys:ApiKeys._cache_record",
             "record.id != key_id or not self.is_signed(record)",
@@ -108,12 +108,12 @@ MUTANTS = [
     ),
     Mutant(
         "successors are not asked about",
-        "test_keys.py -k 'successors and memory'",
+        "test_api_keys.py -k 'successors and memory'",
         Change("auth.api_keys:ApiKeys.revoke", "successors and with_successors is None", "False"),
     ),
     Mutant(
         "keys are remembered by the wall clock",
-        "test_keys.py -k 'within_five and memory'",
+        "test_api_keys.py -k 'within_five and memory'",
         Change("auth.api_keys:ApiKeys.authenticate", "self._monotonic", "self._clock"),
     ),
     Mutant(
@@ -153,7 +153,7 @@ MUTANTS = [
     ),
     Mutant(
         "a record in another's place is taken",
-        "test_keys.py -k another_s_place",
+        "test_api_keys.py -k another_s_place",
         Change(
             "auth.api_keys:ApiKeys._load_record",
             "record is None or record.id != key_id",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.agent_runtime.auth.test_jwt import made, token
+from tests.support.tokens import made, token
 
 from agent_runtime import (
     AgentContext,

@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant, TextChange
 MUTANTS = [
     Mutant(
         "results are seen before they are kept",
-        "test_execution.py -k store_that_fails",
+        "test_worker_pool.py -k store_that_fails",
         Change(
             "batch.journal.writer:JournalWriter._run",
             "await self._write([outcome.change for outcome in outcomes])",
@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     Mutant(
         "a stale owner writes",
-        "test_journals.py -k one_owner",
+        "journal/test_sqlite.py -k one_owner",
         Change(
             "batch.journal.sqlite:SqliteJournal.write",
             "self._check_owner(execution_id, token)",
@@ -23,12 +23,12 @@ MUTANTS = [
     ),
     Mutant(
         "two owners at once",
-        "test_journals.py -k one_owner",
+        "journal/test_redis.py -k one_owner",
         TextChange("batch.journal.redis", "if alive then return", "if false then return"),
     ),
     Mutant(
         "a stale owner writes to Redis",
-        "test_journals.py -k 'one_owner or lost'",
+        "journal/test_redis.py -k one_owner",
         TextChange(
             "batch.journal.redis",
             "if not token or token ~= ARGV[1] or owner == '' then return 'lost' end",
@@ -37,7 +37,7 @@ MUTANTS = [
     ),
     Mutant(
         "ids are taken twice",
-        "test_journals.py -k 'ids_are or alike'",
+        "journal/test_sqlite.py -k 'ids_are or alike'",
         TextChange("batch.journal.redis", "if redis.call('HEXISTS', KEYS[2], id) == 1 or", "if"),
     ),
     Mutant(
@@ -60,7 +60,7 @@ MUTANTS = [
     ),
     Mutant(
         "producers are not held back",
-        "test_execution.py -k held_back",
+        "test_worker_pool.py -k held_back",
         Change(
             "batch.queue:TaskQueue.reserve",
             "self._task_count + self.reserved >= self.size and (not self._closed)",
@@ -69,7 +69,7 @@ MUTANTS = [
     ),
     Mutant(
         "limits of agents do not hold",
-        "test_execution.py -k limit_of_its_own",
+        "test_worker_pool.py -k limit_of_its_own",
         Change(
             "batch.queue:TaskQueue.get_nowait",
             "limit is not None and self._running[agent] >= limit",
@@ -87,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "everything is tried again",
-        "test_execution.py -k transient",
+        "test_worker_pool.py -k transient",
         Change(
             "batch.error_handling:handle_execution_error",
             "kind in retry.classes and attempt < retry.attempts",
@@ -96,7 +96,7 @@ MUTANTS = [
     ),
     Mutant(
         "retries have no budget",
-        "test_execution.py -k have_a_budget",
+        "test_worker_pool.py -k have_a_budget",
         Change(
             "batch.error_handling:RetryBudget.take",
             "self.used >= FREE_RETRIES + self.share * self.tasks",
@@ -105,7 +105,7 @@ MUTANTS = [
     ),
     Mutant(
         "a refusal is an attempt",
-        "test_execution.py -k says_when",
+        "test_worker_pool.py -k says_when",
         Change(
             "batch.task_runner:TaskRunner._handle_failure", "decision.action == 'postpone'", "False"
         ),
@@ -115,7 +115,7 @@ MUTANTS = [
     ),
     Mutant(
         "fail fast goes on",
-        "test_execution.py -k 'failures or fail_fast'",
+        "test_worker_pool.py -k 'failures or fail_fast'",
         Change(
             "batch.task_runner:TaskRunner.apply_failure_policy",
             "settings.fail_fast or not settings.continue_on_error",
@@ -124,7 +124,7 @@ MUTANTS = [
     ),
     Mutant(
         "fail fast lets others end",
-        "test_execution.py -k fail_fast_stops",
+        "test_worker_pool.py -k fail_fast_stops",
         Change(
             "batch.runner:ExecutionRunner._shutdown",
             "self.active.settings.fail_fast and status == 'failed'",
@@ -133,27 +133,27 @@ MUTANTS = [
     ),
     Mutant(
         "a stubborn task is waited for",
-        "test_execution.py -k ignores_its_cancel",
+        "test_worker_pool.py -k ignores_its_cancel",
         Change("batch.heartbeat:Heartbeat._check_slow_tasks", "self._abandon(attempt)", "pass"),
     ),
     Mutant(
         "cancel does not stop",
-        "test_execution.py -k cancel_begins",
+        "test_worker_pool.py -k cancel_begins",
         Change("batch.worker_pool:WorkerPool.shutdown", "attempt.stop()", "pass"),
     ),
     Mutant(
         "cancel begins more",
-        "test_execution.py -k get_free",
+        "test_worker_pool.py -k get_free",
         Change("batch.runner:ExecutionRunner.end", "self.active.queue.pause()", "pass"),
     ),
     Mutant(
         "what was running is not run again",
-        "test_crashes.py -k kill",
+        "../scenarios/test_batch_crashes.py -k kill",
         Change("batch.prefetcher:Prefetcher.load", "active.writer.enqueue(outcome)", "pass"),
     ),
     Mutant(
         "finished tasks are run again",
-        "test_execution.py -k on_every_journal",
+        "test_worker_pool.py -k on_every_journal",
         Change(
             "batch.journal.sqlite:SqliteJournal.write",
             "self._db.executemany(update, rows)",
@@ -162,19 +162,19 @@ MUTANTS = [
     ),
     Mutant(
         "poison is never put aside",
-        "test_execution.py -k lost_its_workers",
+        "test_worker_pool.py -k lost_its_workers",
         Change("batch.task_runner:TaskRunner.record_lost", "row.dispatch_count < max_lost", "True"),
     ),
     Mutant(
         "the batch has no account",
-        "test_money.py -k overspends",
+        "test_forecast.py -k overspends",
         Change(
             "batch.task_runner:TaskRunner._build_call", "call.accounts = (active.account,)", "pass"
         ),
     ),
     Mutant(
         "the budget's end fails tasks",
-        "test_money.py -k overspends",
+        "test_forecast.py -k overspends",
         Change(
             "batch.task_runner:TaskRunner._handle_exception",
             "isinstance(error, BudgetExceeded) and account is not None and (error.account == account.key)",
@@ -183,7 +183,7 @@ MUTANTS = [
     ),
     Mutant(
         "nobody is asked",
-        "test_money.py -k approval",
+        "test_forecast.py -k approval",
         Change(
             "batch.prefetcher:Prefetcher._publish_forecast",
             "needs_approval(active.execution, settings)",
@@ -192,7 +192,7 @@ MUTANTS = [
     ),
     Mutant(
         "the pilot is all",
-        "test_money.py -k approval",
+        "test_forecast.py -k approval",
         Change(
             "batch.prefetcher:Prefetcher._plan_pilot",
             "positions",
@@ -202,7 +202,7 @@ MUTANTS = [
     ),
     Mutant(
         "a name is not the ledger's",
-        "test_crashes.py -k kill",
+        "../scenarios/test_batch_crashes.py -k kill",
         Change(
             "budgets.call_budget:CallBudget._plan_reservation",
             "key or f'{self._operation_id}:{self._reservation_number}'",
@@ -211,12 +211,12 @@ MUTANTS = [
     ),
     Mutant(
         "a name changes at each start",
-        "test_crashes.py -k kill",
+        "../scenarios/test_batch_crashes.py -k kill",
         Change("batch.attempt:idempotency_keys", "1", "row.dispatch_count"),
     ),
     Mutant(
         "sessions begin anew",
-        "test_crashes.py -k sessions",
+        "../scenarios/test_batch_crashes.py -k sessions",
         Change("batch.task_runner:TaskRunner._resume_session", "call.input = None", "pass"),
     ),
     Mutant(
@@ -230,7 +230,7 @@ MUTANTS = [
     ),
     Mutant(
         "templates change in mid-batch",
-        "test_execution.py -k one_version",
+        "test_worker_pool.py -k one_version",
         Change(
             "batch.backends:AsyncioBackend._agent",
             "cached_agent is not None and (not task.inputs)",
@@ -248,7 +248,7 @@ MUTANTS = [
     ),
     Mutant(
         "what ended meanwhile is run again",
-        "test_mishaps.py -k late_answer",
+        "test_ingestion.py -k late_answer",
         Change(
             "batch.prefetcher:Prefetcher._fill_queue",
             "row.seq not in self.loaded_seqs and row.seq not in self._ended_during_query",
@@ -257,7 +257,7 @@ MUTANTS = [
     ),
     Mutant(
         "a promised task is forgotten",
-        "test_mishaps.py -k being_accepted",
+        "test_ingestion.py -k being_accepted",
         Change(
             "batch.active_execution:ActiveExecution.open_tasks",
             "self.progress.total - self.progress.ended + self.queue.reserved",
@@ -266,17 +266,17 @@ MUTANTS = [
     ),
     Mutant(
         "what a budget interrupts is an answer",
-        "test_money.py -k conversations",
+        "test_forecast.py -k conversations",
         Change("batch.task_runner:TaskRunner.run_attempt", "answer.interrupts", "False"),
     ),
     Mutant(
         "only the first ones are read",
-        "test_execution.py -k settings_change",
+        "test_worker_pool.py -k settings_change",
         Change("batch.prefetcher:Prefetcher._fill_queue", "self._wakeup.set()", "pass"),
     ),
     Mutant(
         "a place that is taken is asked for for ever",
-        "test_interrupted.py -k hiccup",
+        "test_runner.py -k hiccup",
         Change(
             "batch.ingestion:TaskIngestor._journal_and_find_clashes",
             "refused_seqs -= await self._journaled(refused_seqs)",
@@ -285,7 +285,7 @@ MUTANTS = [
     ),
     Mutant(
         "who leaves takes the task along",
-        "test_interrupted.py -k goes_away",
+        "test_runner.py -k goes_away",
         Change(
             "batch.submission:ExecutionSubmission.submit_task",
             "asyncio.shield(asyncio.ensure_future(self._accept_reserved(runner, task)))",
@@ -294,7 +294,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was not read is completed",
-        "test_interrupted.py -k loads_leaves",
+        "test_runner.py -k loads_leaves",
         Change(
             "batch.runner:ExecutionRunner._release",
             "self._started and (not self.active.open_tasks) and self.active.execution.input_closed and (status == 'paused')",
@@ -303,12 +303,12 @@ MUTANTS = [
     ),
     Mutant(
         "a pause is stopped as a task",
-        "test_interrupted.py -k overdue",
+        "test_runner.py -k overdue",
         Change("batch.task_runner:TaskRunner._pause_for_budget", "attempt.end()", "pass"),
     ),
     Mutant(
         "who asks holds the budget",
-        "test_interrupted.py -k dead_call",
+        "test_runner.py -k dead_call",
         Change(
             "batch.task_runner:TaskRunner._handle_exception",
             "len(self._active.running) > 1",
@@ -317,7 +317,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was spent before is free",
-        "test_interrupted.py -k comes_later",
+        "test_runner.py -k comes_later",
         Change(
             "batch.environment:budget_account",
             "float(execution.source.get('unbudgeted_usd', 0))",
@@ -326,7 +326,7 @@ MUTANTS = [
     ),
     Mutant(
         "what was lost has another name",
-        "test_interrupted.py -k names_again",
+        "test_runner.py -k names_again",
         Change(
             "batch.task_runner:TaskRunner.requeue_interrupted",
             "row.dispatch_count = 1",
@@ -335,14 +335,14 @@ MUTANTS = [
     ),
     Mutant(
         "a rest is time of the batch",
-        "test_interrupted.py -k rests",
+        "test_runner.py -k rests",
         Change(
             "batch.runner:ExecutionRunner.resume", "self.active.progress.resume_clock()", "pass"
         ),
     ),
     Mutant(
         "a closing executor begins more",
-        "test_interrupted.py -k closes",
+        "test_runner.py -k closes",
         Change(
             "batch.executor:ParallelAgentExecutor.resume_execution",
             "self._registry.check_open()",
@@ -352,19 +352,19 @@ MUTANTS = [
     ),
     Mutant(
         "zombies count as workers",
-        "test_mishaps.py -k given_up",
+        "test_ingestion.py -k given_up",
         Change(
             "batch.worker_pool:WorkerPool.abandon", "self._workers.discard(attempt.worker)", "pass"
         ),
     ),
     Mutant(
         "approval is passed over",
-        "test_mishaps.py -k its_approval",
+        "test_ingestion.py -k its_approval",
         Change("batch.executor:_require_approval", "needs_approval(execution, settings)", "False"),
     ),
     Mutant(
         "a name is used twice in a call",
-        "test_mishaps.py -k name_of_its_own",
+        "test_ingestion.py -k name_of_its_own",
         Change(
             "run.request:compute_request_key",
             "request_counts = request.run.context.progress.request_counts",
@@ -373,7 +373,7 @@ MUTANTS = [
     ),
     Mutant(
         "batches have no owner",
-        "test_owners.py -k batch",
+        "test_caller_rules.py -k batch",
         Change(
             "batch.journal.owned:OwnedJournal._permitted",
             "not self._may_use(await self._journal.get(execution_id))",
@@ -382,7 +382,7 @@ MUTANTS = [
     ),
     Mutant(
         "ids of batches are one namespace",
-        "test_owners.py -k batch",
+        "test_caller_rules.py -k batch",
         Change(
             "batch.journal.owned:OwnedJournal.qualified_id",
             "f'{quoted(self._principal.tenant)}.{name}'",
@@ -391,7 +391,7 @@ MUTANTS = [
     ),
     Mutant(
         "dead letters have no owner",
-        "test_owners.py -k letters",
+        "test_caller_rules.py -k letters",
         Change(
             "event_bus.owned_dead_letters:OwnedDeadLetters._may_use",
             "(letter.tenant or DEFAULT_TENANT) == self._principal.tenant and may_use(self._principal, letter.user)",
@@ -400,7 +400,7 @@ MUTANTS = [
     ),
     Mutant(
         "recordings have no owner",
-        "test_owners.py -k recorded",
+        "test_caller_rules.py -k recorded",
         Change(
             "replay.recording:_filter_owned",
             "run_event.tenant == tenant and may_use(principal, run_event.user_id or '')",
@@ -409,25 +409,25 @@ MUTANTS = [
     ),
     Mutant(
         "poison is for all callers",
-        "test_owners.py -k put_aside",
+        "test_caller_rules.py -k put_aside",
         Change("pool.process.poison_tasks:_key", "principal.tenant", "''"),
         Change("pool.process.poison_tasks:_key", "principal.id", "''"),
     ),
     Mutant(
         "anybody makes a fork",
-        "test_owners.py -k recorded",
+        "test_caller_rules.py -k recorded",
         Change(
             "replay.runs:replay_run", "principal is not None and from_step is not None", "False"
         ),
     ),
     Mutant(
         "a batch names files",
-        "test_owners.py -k neither_files",
+        "test_caller_rules.py -k neither_files",
         Change("batch.caller_rules:CallerRules.check_agent", "is_path(name)", "False"),
     ),
     Mutant(
         "a batch runs any agent",
-        "test_owners.py -k neither_files",
+        "test_caller_rules.py -k neither_files",
         Change(
             "batch.caller_rules:CallerRules.check_agent",
             "self._factory.check_scopes(self._principal, 'run', template)",
@@ -436,7 +436,7 @@ MUTANTS = [
     ),
     Mutant(
         "a batch gives paths",
-        "test_owners.py -k a_path_among",
+        "test_caller_rules.py -k a_path_among",
         Change(
             "batch.caller_rules:CallerRules._check_inputs",
             "schema.get('format') == 'path'",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.agent_runtime.pool.conftest import template
-from tests.agent_runtime.pool.tools_that_misbehave import TOOLS, script
+from tests.support.pools import template
+from tests.support.tools_that_misbehave import TOOLS, script
 
 from agent_runtime import AgentFactory
 from agent_runtime.batch import (

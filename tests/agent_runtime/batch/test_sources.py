@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.agent_runtime.batch.conftest import bench_of
+from tests.support.batches import bench_of
 
 from agent_runtime.batch import (
     BatchTask,

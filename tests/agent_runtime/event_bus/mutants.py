@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     Mutant(
         "acknowledged before it was handled",
-        "test_durable.py -k sqlite",
+        "../scenarios/test_durable_consumers.py -k sqlite",
         Change(
             "event_bus.consumer:EventConsumer._deliver",
             "try:\n    name = _event_name(event)\n    content_key = f'{name} {_content_digest(event)}'\n    if await self._retry_forever(lambda: self._deduplication.contains(self.name, name)):\n        self.duplicates += 1\n        if not await self._retry_forever(lambda: self._deduplication.contains(self.name, content_key)):\n            self._publish_conflict(event)\n    else:\n        if (letter := (await self._handle_with_retries(event))) is not None:\n            await self._retry_forever(lambda: add_shielded(self.dead_letters, letter))\n            self._publish_dead_letter(event, letter)\n        await self._retry_forever(lambda: self._deduplication.add(self.name, content_key))\n        await self._retry_forever(lambda: self._deduplication.add(self.name, name))\nexcept _Stopping:\n    return",
@@ -23,7 +23,7 @@ MUTANTS = [
     ),
     Mutant(
         "acknowledged before it was handled, behind a proxy",
-        "test_durable.py -k redis",
+        "../scenarios/test_durable_consumers.py -k redis",
         Change(
             "event_bus.consumer:EventConsumer._deliver",
             "try:\n    name = _event_name(event)\n    content_key = f'{name} {_content_digest(event)}'\n    if await self._retry_forever(lambda: self._deduplication.contains(self.name, name)):\n        self.duplicates += 1\n        if not await self._retry_forever(lambda: self._deduplication.contains(self.name, content_key)):\n            self._publish_conflict(event)\n    else:\n        if (letter := (await self._handle_with_retries(event))) is not None:\n            await self._retry_forever(lambda: add_shielded(self.dead_letters, letter))\n            self._publish_dead_letter(event, letter)\n        await self._retry_forever(lambda: self._deduplication.add(self.name, content_key))\n        await self._retry_forever(lambda: self._deduplication.add(self.name, name))\nexcept _Stopping:\n    return",
@@ -129,7 +129,7 @@ MUTANTS = [
     ),
     Mutant(
         "the slowest group is not asked",
-        "test_brokers.py -k 'sqlite and trimming'",
+        "brokers/test_sqlite.py -k trimming",
         Change(
             "event_bus.brokers.sqlite:SqliteBroker.trim",
             "cutoff[0] if lowest_committed_offset is None else min(cutoff[0], lowest_committed_offset)",
@@ -138,7 +138,7 @@ MUTANTS = [
     ),
     Mutant(
         "Redis trims what nobody has seen",
-        "test_brokers.py -k 'redis and trimming'",
+        "brokers/test_redis.py -k trimming",
         TextChange(
             "event_bus.brokers.redis",
             "if slowest and not (before(id, slowest) or (id == slowest and not pending)) then break end",
@@ -147,14 +147,14 @@ MUTANTS = [
     ),
     Mutant(
         "two readers of one group",
-        "test_brokers.py -k 'redis and one_reader'",
+        "brokers/test_group_reader.py -k redis",
         TextChange(
             "event_bus.brokers.redis", "if owner and owner ~= ARGV[1] then return 0 end", ""
         ),
     ),
     Mutant(
         "what is pending on Redis is not read first",
-        "test_brokers.py -k 'redis and not_acknowledged'",
+        "brokers/test_redis.py -k not_acknowledged",
         Change(
             "event_bus.brokers.redis:RedisBroker.fetch",
             "owner not in self._caught_up_owners",
@@ -163,14 +163,14 @@ MUTANTS = [
     ),
     Mutant(
         "a later acknowledgement covers an open event",
-        "test_brokers.py -k 'sqlite and out_of_order'",
+        "brokers/test_sqlite.py -k out_of_order",
         Change(
             "event_bus.brokers.group_reader:LeasedConsumer._committable_offset", "break", "continue"
         ),
     ),
     Mutant(
         "NATS forgets ids",
-        "test_brokers.py -k takes_an_event_once",
+        "brokers/test_nats.py -k takes_an_event_once",
         Change(
             "event_bus.brokers.nats:NatsBroker.publish",
             "{'Nats-Msg-Id': _message_id_header(name)}",
@@ -234,7 +234,7 @@ MUTANTS = [
     ),
     Mutant(
         "a batch is known before it is there",
-        "test_brokers.py -k only_when_it_is_there",
+        "brokers/test_redis.py -k only_when_it_is_there",
         TextChange(
             "event_bus.brokers.redis",
             "if redis.call('EXISTS', KEYS[2]) == 0 then",
@@ -243,12 +243,12 @@ MUTANTS = [
     ),
     Mutant(
         "a client's lost cancellation is lost",
-        "test_brokers.py -k client_loses",
+        "brokers/test_nats.py -k client_loses",
         Change("event_bus.brokers.nats:NatsBroker._client", "cancel_watch.check()", "pass"),
     ),
     Mutant(
         "a file is opened beside its connections",
-        "test_brokers.py -k several_connections",
+        "brokers/test_sqlite.py -k several_connections",
         Change("storage.sqlite_file:_create_private_file", "os.O_CREAT | os.O_EXCL", "os.O_CREAT"),
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = [
     ),
     Mutant(
         "ids of all tenants are one",
-        "test_event_identity.py -k hide_nothing",
+        "test_event_seal.py -k hide_nothing",
         Change(
             "event_bus.consumer:_event_name",
             "f\"{tenant}/{quote(event.source, safe='')}/{event.id}\"",
@@ -280,19 +280,19 @@ MUTANTS = [
     ),
     Mutant(
         "a conflict is not told",
-        "test_event_identity.py -k other_contents",
+        "test_event_seal.py -k other_contents",
         Change(
             "event_bus.consumer:EventConsumer._deliver", "self._publish_conflict(event)", "pass"
         ),
     ),
     Mutant(
         "seals are not looked at",
-        "test_event_identity.py -k seal",
+        "test_event_seal.py -k seal",
         Change("event_bus.cloud_event:from_cloud_event", "seal.check(content)", "pass"),
     ),
     Mutant(
         "a seal is for any log",
-        "test_event_identity.py -k every_attribute",
+        "test_event_seal.py -k every_attribute",
         Change("event_bus.event_seal:EventSeal._mac", "[self._log, attributes]", "[attributes]"),
     ),
     Mutant(

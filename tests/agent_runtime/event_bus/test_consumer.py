@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from tests.support.waiting import FAST, until
 
 from agent_runtime import ConfigurationError, Event, EventBus, StoreUnavailable
 from agent_runtime.event_bus.brokers import Delivery, MemoryBroker, SqliteBroker, open_broker
@@ -28,14 +29,6 @@ from agent_runtime.event_bus.deduplication import MemoryDeduplicationStore, Sqli
 from agent_runtime.event_bus.relay import Relay
 from agent_runtime.event_bus.sequence_gaps import SequenceGaps
 from agent_runtime.testing.conformance.broker_events import make_events, streams_of
-
-FAST: dict[str, Any] = {"backoff_s": 0.001}
-
-
-async def until(condition: Any, within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_each_stream_comes_in_order_and_streams_go_on_beside_each_other() -> None:

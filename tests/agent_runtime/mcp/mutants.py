@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "scopes share servers",
-        "test_broker.py -k never_shared",
+        "test_connection_pool.py -k never_shared",
         Change(
             "mcp.server:McpServer.from_spec",
             "[connection, scope, spec.timeout]",
@@ -14,22 +14,22 @@ MUTANTS = [
     ),
     Mutant(
         "a notice is not heard",
-        "test_broker.py -k list_that_changed",
+        "test_connection_pool.py -k list_that_changed",
         Change("mcp.connection:Connection._on_message", "self._change_notices += 1", "pass"),
     ),
     Mutant(
         "a dead session is kept",
-        "test_broker.py -k 'hangs or restarted'",
+        "test_connection_pool.py -k 'hangs or restarted'",
         Change("mcp.connection:Connection._mark_broken", "self._broken.set()", "pass"),
     ),
     Mutant(
         "a server may start for ever",
-        "test_broker.py -k never_gets_ready",
+        "test_connection_pool.py -k never_gets_ready",
         Change("mcp.connection:Connection._run_session", "self.server.timeout_s", "None"),
     ),
     Mutant(
         "servers are never closed",
-        "test_broker.py -k nobody_uses",
+        "test_connection_pool.py -k nobody_uses",
         Change(
             "mcp.connection_pool:McpConnectionPool._check_periodically",
             "unused_s > self._idle_s",
@@ -38,7 +38,7 @@ MUTANTS = [
     ),
     Mutant(
         "an answer without result is dropped",
-        "test_unreadable_answers.py -k 'programs and neither'",
+        "test_answers.py -k 'programs and neither'",
         Change(
             "mcp.messages:_unanswerable_requests",
             "[open_request_id for open_request_id in requests.open_requests if open_request_id == request_id]",

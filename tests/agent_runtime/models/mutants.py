@@ -5,29 +5,29 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "limits not checked",
-        "test_gate.py -k refused_before",
+        "../run/test_gate.py -k refused_before",
         Change("run.gate:ModelGate._check_ancestry", "_check_limits(ancestor)", "pass"),
         Change("run.gate:ModelGate._admit", "_check_limits(ancestor)", "pass"),
     ),
     Mutant(
         "a swallowed refusal is forgotten",
-        "test_gate.py -k cure",
+        "../run/test_gate.py -k cure",
         Change("run.state:Run.refuse", "self.refusal = error", "pass"),
     ),
     Mutant(
         "nested agents do not count",
-        "test_gate.py -k agent_used_as_a_tool",
+        "../run/test_gate.py -k agent_used_as_a_tool",
         Change("run.state:Run.__init__", "() if parent is None else parent.ancestry", "()"),
     ),
     Mutant(
         "calls counted twice",
-        "test_gate.py -k counted_once",
+        "../run/test_gate.py -k counted_once",
         Change("run.callback_gate:CallbackGate.on_chat_model_start", "GATED_TAG", "None"),
         Change("run.callback_gate:CallbackGate.on_tool_start", "GATED_TAG", "None"),
     ),
     Mutant(
         "no model call timeout",
-        "test_gate.py -k times_out",
+        "../run/test_gate.py -k times_out",
         Change(
             "run.gated_model:_timeout_s",
             "None if run is None or call is None else run.gate.model_call_timeout_s",
@@ -36,12 +36,12 @@ MUTANTS = [
     ),
     Mutant(
         "a blocking model call is not timed",
-        "test_gate.py -k blocking_model_call",
+        "../run/test_gate.py -k blocking_model_call",
         Change("run.gated_model:_run_blocking", "remaining_s is None", "True"),
     ),
     Mutant(
         "no idle timeout",
-        "test_gate.py -k is_idle",
+        "../run/test_gate.py -k is_idle",
         Change(
             "orchestration.local_agent:LocalAgent._with_idle_timeout",
             "self._idle_timeout_s is None",
@@ -50,7 +50,7 @@ MUTANTS = [
     ),
     Mutant(
         "no run timeout",
-        "test_gate.py -k run_timeout",
+        "../run/test_gate.py -k run_timeout",
         Change(
             "orchestration.call_runner:CallRunner._within_deadline",
             "context.deadline",
@@ -60,14 +60,14 @@ MUTANTS = [
     ),
     Mutant(
         "threads not counted",
-        "test_gate.py -k threads_of_sync_tools",
+        "../run/test_gate.py -k threads_of_sync_tools",
         Change(
             "run.gated_tool:_thread_method._run", "ancestor.running_threads.add(thread_id)", "pass"
         ),
     ),
     Mutant(
         "accounts admit anybody",
-        "test_provider_limiter.py -k never_more",
+        "../providers/test_limiter.py -k never_more",
         Change(
             "providers.limiter:ProviderAccount._has_capacity",
             "self.limit is None or self.in_flight < self.limit",
@@ -76,7 +76,7 @@ MUTANTS = [
     ),
     Mutant(
         "an overload changes nothing",
-        "test_provider_limiter.py -k halves",
+        "../providers/test_limiter.py -k halves",
         Change(
             "providers.limiter:ProviderAccount._on_call_end",
             "error is not None and is_overload",
@@ -86,12 +86,12 @@ MUTANTS = [
     ),
     Mutant(
         "places are not given back",
-        "test_provider_limiter.py -k 'take_places or vendors'",
+        "../providers/test_limiter.py -k 'take_places or vendors'",
         Change("run.model_call:ModelCall.abort", "self._permit.release(error)", "pass"),
     ),
     Mutant(
         "retry-after is not obeyed",
-        "test_provider_limiter.py -k retry_after",
+        "../providers/test_limiter.py -k retry_after",
         Change(
             "providers.limiter:ProviderAccount._pause_for",
             "self._paused_until = max(self._paused_until, paused_until)",
@@ -100,7 +100,7 @@ MUTANTS = [
     ),
     Mutant(
         "no pace is learned",
-        "test_provider_pace.py",
+        "../providers/test_rate_estimate.py",
         Change(
             "providers.rate_estimate:RateEstimator.on_reject",
             "self.rate = BACKOFF_FACTOR * success_count / elapsed_s",
@@ -109,7 +109,7 @@ MUTANTS = [
     ),
     Mutant(
         "the pace never rises",
-        "test_provider_pace.py",
+        "../providers/test_rate_estimate.py",
         Change(
             "providers.rate_estimate:RateEstimator.on_success",
             "self.rate * (1 + self._step)",
@@ -118,7 +118,7 @@ MUTANTS = [
     ),
     Mutant(
         "a packed flood is read",
-        "test_unreadable_answers.py -k flood",
+        "../providers/test_answers.py -k flood",
         Change(
             "providers.http_transport:_Decoder._check_size",
             "self._total_bytes > MAX_ANSWER_BYTES",
@@ -127,12 +127,12 @@ MUTANTS = [
     ),
     Mutant(
         "a cut answer is free",
-        "test_unreadable_answers.py -k cut",
+        "../providers/test_answers.py -k cut",
         Change("providers.answers:settle_failure", "call.note_usage(_usage_of(error))", "pass"),
     ),
     Mutant(
         "a cut answer is asked for again",
-        "test_unreadable_answers.py -k cut",
+        "../providers/test_answers.py -k cut",
         Change(
             "orchestration.failures:",
             "TRUNCATION_ERRORS | {'AnswerTooLarge'}",
@@ -141,14 +141,14 @@ MUTANTS = [
     ),
     Mutant(
         "one answer of many is reserved",
-        "test_gate.py -k answers_that",
+        "../run/test_gate.py -k answers_that",
         Change(
             "run.request:ModelRequest.find_output_limit", "self.answer_count = answer_count", "pass"
         ),
     ),
     Mutant(
         "a model's own arguments have no price",
-        "test_gate.py -k own_arguments",
+        "../run/test_gate.py -k own_arguments",
         Change(
             "run.request:_request_conditions",
             "(kwargs.get('extra_body'), *model_extras)",
@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "a budget's limit is an argument everywhere",
-        "test_gate.py -k field_or",
+        "../run/test_gate.py -k field_or",
         Change(
             "run.request:ModelRequest.limit_output",
             "self.field_limit",

@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant, TextChange
 MUTANTS = [
     Mutant(
         "a budget ignores what is held",
-        "test_ledger.py -k 'holds_on_every and memory'",
+        "../budgets/ledger/test_memory.py -k on_every_account",
         Change("budgets.ledger.ledger:Balance.remaining", "usd - self.spent_micro_usd", "usd"),
         Change(
             "budgets.ledger.ledger:Balance.remaining", "self.held_micro_usd", "self.spent_micro_usd"
@@ -13,7 +13,7 @@ MUTANTS = [
     ),
     Mutant(
         "a budget on Redis ignores what is held",
-        "test_ledger.py -k 'agree and redis'",
+        "../budgets/ledger/test_redis.py -k as_the_one_in_memory",
         TextChange(
             "budgets.ledger.redis",
             "tonumber(limit) - b[1] - b[2] + backUsd)",
@@ -22,7 +22,7 @@ MUTANTS = [
     ),
     Mutant(
         "settling twice charges twice",
-        "test_ledger.py -k 'repeated and memory'",
+        "../budgets/ledger/test_memory.py -k repeated",
         Change(
             "budgets.ledger.rules:LedgerRules._settle",
             "existing is not None and existing.state == 'settled'",
@@ -31,7 +31,7 @@ MUTANTS = [
     ),
     Mutant(
         "an abandoned hold is free",
-        "test_ledger.py -k 'abandoned and memory'",
+        "../budgets/ledger/test_memory.py -k abandoned",
         Change(
             "budgets.ledger.rules:LedgerRules.expire_holds",
             "operation.amount",
@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "money: holds are ignored under kills and losses",
-        "test_money.py -k no_kill",
+        "../scenarios/test_money_across_processes.py -k no_kill",
         TextChange(
             "budgets.ledger.redis",
             "tonumber(limit) - b[1] - b[2] + backUsd)",
@@ -50,7 +50,7 @@ MUTANTS = [
     ),
     Mutant(
         "a window on Redis forgets too soon",
-        "test_windows.py",
+        "../limits/test_rate_limits.py",
         TextChange("limits.windows", "ARGV[2 * n] * 1000000 or 0", "ARGV[2 * n] * 500000 or 0"),
     ),
     Mutant(
@@ -84,7 +84,7 @@ MUTANTS = [
     ),
     Mutant(
         "a lapsed reservation is charged and held",
-        "test_ledger.py -k 'after_its_lease and sqlite'",
+        "../budgets/ledger/test_sqlite.py -k after_its_lease",
         Change(
             "budgets.ledger.rules:LedgerRules._reserve",
             "self._charge(expired, Amount(-expired.amount.micro_usd, -expired.amount.tokens), ZERO_AMOUNT, [])",
@@ -93,12 +93,12 @@ MUTANTS = [
     ),
     Mutant(
         "a reservation after its end is granted",
-        "test_ledger.py -k 'after_its_end and sqlite'",
+        "../budgets/ledger/test_sqlite.py -k after_its_settlement",
         Change("budgets.ledger.rules:LedgerRules._reserve", "existing.state == 'held'", "True"),
     ),
     Mutant(
         "what was paid is paid again",
-        "test_ledger.py -k bought_under",
+        "../budgets/ledger/test_memory.py -k idempotent",
         Change(
             "budgets.ledger.rules:LedgerRules._reserve",
             "if existing.state == 'settled' and existing.amount != ZERO_AMOUNT:\n    return (request.requested, None)",
@@ -107,7 +107,7 @@ MUTANTS = [
     ),
     Mutant(
         "a refusal gives back",
-        "test_ledger_names.py",
+        "../scenarios/test_ledger_names.py",
         Change(
             "budgets.ledger.rules:LedgerRules._reserve",
             "return (None, self._refusal(account.key))",
@@ -116,7 +116,7 @@ MUTANTS = [
     ),
     Mutant(
         "an estimate is the last word",
-        "test_ledger_names.py",
+        "../scenarios/test_ledger_names.py",
         Change(
             "budgets.ledger.rules:LedgerRules._settle",
             "self._top_up(existing, settlement, now, charges)",
@@ -125,12 +125,12 @@ MUTANTS = [
     ),
     Mutant(
         "an address that begins alike is the provider",
-        "test_prices.py -k who_bills",
+        "../budgets/test_prices.py -k who_bills",
         Change("budgets.model_names:provider_of", "match.end() == len(address)", "True"),
     ),
     Mutant(
         "a budget of one is for all",
-        "test_limits_that_match.py -k exactly",
+        "../scenarios/test_limits_that_match.py -k exactly",
         Change(
             "budgets.budget:Budget.is_for",
             "self.only in (None, scope_name) and self.tenant in (None, caller.tenant) and (self.user in (None, caller.user))",
@@ -139,7 +139,7 @@ MUTANTS = [
     ),
     Mutant(
         "a budget matches quoted names",
-        "test_limits_that_match.py -k holds_for",
+        "../scenarios/test_limits_that_match.py -k holds_for",
         Change(
             "budgets.budget:Budget.is_for",
             "caller.tenant",
@@ -149,7 +149,7 @@ MUTANTS = [
     ),
     Mutant(
         "the general budget counts, too",
-        "test_limits_that_match.py -k most_names",
+        "../scenarios/test_limits_that_match.py -k most_names",
         Change(
             "budgets.budget:accounts_of",
             "budget.scope == 'run' or budget.names < max_name_counts[budget.scope, budget.per]",
@@ -158,7 +158,7 @@ MUTANTS = [
     ),
     Mutant(
         "a budget for nobody is taken",
-        "test_limits_that_match.py -k no_call",
+        "../scenarios/test_limits_that_match.py -k no_call",
         Change(
             "budgets.budget:Budget.__post_init__",
             "(fault := fault_of_names(self.scope, self.only, self.tenant, self.user)) is not None",
@@ -167,7 +167,7 @@ MUTANTS = [
     ),
     Mutant(
         "a caller without a key is not counted",
-        "test_limits_that_match.py -k without_a_key",
+        "../scenarios/test_limits_that_match.py -k without_a_key",
         Change("auth.caller_names:part_name", "f'user:{user}'", "None"),
     ),
 ]

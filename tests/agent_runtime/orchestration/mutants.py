@@ -5,31 +5,31 @@ from tests.mutants import Change, Mutant, TextChange
 MUTANTS = [
     Mutant(
         "order of layers",
-        "test_contracts.py -k outermost",
+        "test_stream.py -k outermost",
         Change("orchestration.middleware.base:compose", "reversed(layers)", "layers"),
     ),
     Mutant(
         "what is no layer is let through",
-        "test_contracts.py -k not_a_layer",
+        "test_stream.py -k not_a_layer",
         Change(
             "orchestration.middleware.base:compose", "not isinstance(layer, Middleware)", "False"
         ),
     ),
     Mutant(
         "leaving a stream does not cancel",
-        "test_contracts.py -k leaving_a_stream",
+        "test_stream.py -k leaving_a_stream",
         Change("orchestration.stream:AgentStream.__aexit__", "task.cancel()", "pass"),
     ),
     Mutant(
         "leaving does not wait for clean-up",
-        "test_contracts.py -k leaving_a_stream",
+        "test_stream.py -k leaving_a_stream",
         Change(
             "orchestration.stream:AgentStream.__aexit__", "await _wait_until_done(task)", "pass"
         ),
     ),
     Mutant(
         "no back-pressure",
-        "test_contracts.py -k back_pressure",
+        "test_stream.py -k back_pressure",
         Change(
             "orchestration.stream:AgentStream._put",
             "len(self._pending_chunks) >= self._buffer",
@@ -38,7 +38,7 @@ MUTANTS = [
     ),
     Mutant(
         "runtime cancel as CancelledError",
-        "test_contracts.py -k call_cancelled",
+        "test_stream.py -k call_cancelled",
         Change(
             "orchestration.stream:AgentStream._wait_for_chunk",
             "self._cancelled_error()",
@@ -47,7 +47,7 @@ MUTANTS = [
     ),
     Mutant(
         "text emitted twice",
-        "test_contracts.py -k text_chunks",
+        "test_stream.py -k text_chunks",
         Change(
             "orchestration.stream_parts:PartReader._emit_new_messages",
             "message.id not in self._streamed_ids",
@@ -56,17 +56,17 @@ MUTANTS = [
     ),
     Mutant(
         "a unary call emits nothing",
-        "test_contracts.py -k text_chunks",
+        "test_stream.py -k text_chunks",
         Change("orchestration.local_agent:LocalAgent.run", "context.emit is not discard", "False"),
     ),
     Mutant(
         "the run's variable leaks",
-        "test_contracts.py -k leaks",
+        "test_stream.py -k leaks",
         Change("orchestration.core:Core.__call__", "current_run.reset(token)", "pass"),
     ),
     Mutant(
         "retry after the first chunk",
-        "test_retry.py -k first_chunk",
+        "middleware/test_retry.py -k first_chunk",
         Change(
             "orchestration.middleware.retry:RetryMiddleware._retry_context",
             "progress.tools_started or has_emitted",
@@ -75,7 +75,7 @@ MUTANTS = [
     ),
     Mutant(
         "retry after the first tool",
-        "test_retry.py -k tool_start",
+        "middleware/test_retry.py -k tool_start",
         Change(
             "orchestration.middleware.retry:RetryMiddleware._retry_context",
             "progress.tools_started or has_emitted",
@@ -84,7 +84,7 @@ MUTANTS = [
     ),
     Mutant(
         "no resume from the checkpoint",
-        "test_retry.py -k resumed",
+        "middleware/test_retry.py -k resumed",
         Change(
             "orchestration.local_agent:LocalAgent._set_resumable",
             "bool(snapshot.next)",
@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "resume in mid-message",
-        "test_retry.py -k seen_part",
+        "middleware/test_retry.py -k seen_part",
         Change(
             "orchestration.middleware.retry:RetryMiddleware._retry_context",
             "context.streaming and progress.message_open",
@@ -107,12 +107,12 @@ MUTANTS = [
     ),
     Mutant(
         "cancelled calls are free",
-        "test_contracts.py -k cancelling_a_unary",
+        "test_stream.py -k cancelling_a_unary",
         Change("run.model_call:ModelCall.abort", "not isinstance(error, Exception)", "False"),
     ),
     Mutant(
         "a context serves two calls",
-        "test_contracts.py -k one_call",
+        "test_stream.py -k one_call",
         Change(
             "orchestration.call_runner:CallRunner.run",
             "context.progress.used",
@@ -131,7 +131,7 @@ MUTANTS = [
     ),
     Mutant(
         "a lost reservation stays held",
-        "test_cost.py -k lost_answer",
+        "middleware/test_cost.py -k lost_answer",
         Change(
             "budgets.call_budget:CallBudget._release_on_failure",
             "self._pending_settlements.append(Settlement(request.reservation.operation_id, ZERO_AMOUNT))",
@@ -140,7 +140,7 @@ MUTANTS = [
     ),
     Mutant(
         "the output is not capped",
-        "test_cost.py -k capped",
+        "middleware/test_cost.py -k capped",
         Change(
             "run.request:ModelRequest.limit_output",
             "self.kwargs[self.output_limit_param] = tokens",
@@ -149,7 +149,7 @@ MUTANTS = [
     ),
     Mutant(
         "a provider's lies are believed",
-        "test_cost.py -k lies",
+        "middleware/test_cost.py -k lies",
         Change(
             "run.model_call:ModelCall._settle",
             "not is_complete or counts is None or (not is_plausible(counts, bool(self._messages), self._answer_chars))",
@@ -158,7 +158,7 @@ MUTANTS = [
     ),
     Mutant(
         "inner agents do not draw on the outer budget",
-        "test_cost.py -k used_as_a_tool",
+        "middleware/test_cost.py -k used_as_a_tool",
         Change(
             "budgets.call_budget:CallBudget.__init__",
             "self.accounts = (*accounts, *(a for a in parent.accounts if a.key not in account_keys))",
@@ -167,7 +167,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cancelled call does not settle",
-        "test_cost.py -k cancelled",
+        "middleware/test_cost.py -k cancelled",
         Change(
             "orchestration.middleware.cost:CostTrackingMiddleware.process",
             "await call_budget.close()",
@@ -176,7 +176,7 @@ MUTANTS = [
     ),
     Mutant(
         "what could not be written is lost",
-        "test_cost.py -k could_not_be_written",
+        "middleware/test_cost.py -k could_not_be_written",
         Change(
             "budgets.call_budget:CallBudget._write_settlements",
             "self.ledger.defer(settlements)",
@@ -185,17 +185,17 @@ MUTANTS = [
     ),
     Mutant(
         "scopes are not asked for",
-        "test_auth_layer.py -k scopes",
+        "middleware/test_auth.py -k scopes",
         Change("auth.scopes:check_scope", "raise Forbidden(needed)", "pass"),
     ),
     Mutant(
         "credentials go on inside",
-        "test_auth_layer.py -k goes_no_further",
+        "middleware/test_auth.py -k goes_no_further",
         Change("types:AgentContext.with_principal", "sibling.credentials = None", "pass"),
     ),
     Mutant(
         "what a template requires is ignored",
-        "test_auth_layer.py -k may_need_more",
+        "middleware/test_auth.py -k may_need_more",
         Change(
             "factory.build_pipeline:_configured_layers",
             "dependencies.authenticators or runtime.auth.require",
@@ -204,7 +204,7 @@ MUTANTS = [
     ),
     Mutant(
         "a window has one too many",
-        "test_limits.py -k 'hundred_of and memory'",
+        "middleware/test_concurrency.py -k 'hundred_of and memory'",
         Change(
             "limits.windows:MemorySlidingWindowStore.acquire",
             "len(times) >= window.amount",
@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "a refused call is counted",
-        "test_limits.py -k 'counts_in_none and redis'",
+        "middleware/test_concurrency.py -k 'counts_in_none and redis'",
         TextChange(
             "limits.windows",
             "  if free > now then return {n, int(free - now), int(now)} end\nend\nfor n, key in ipairs(KEYS) do\n",
@@ -222,7 +222,7 @@ MUTANTS = [
     ),
     Mutant(
         "empty windows are kept",
-        "test_limits.py -k forgets",
+        "middleware/test_concurrency.py -k forgets",
         Change(
             "limits.windows:MemorySlidingWindowStore._live_times",
             "times_by_key.popitem(last=False)",
@@ -231,7 +231,7 @@ MUTANTS = [
     ),
     Mutant(
         "slots are not given back",
-        "test_limits.py -k 'given_back and memory'",
+        "middleware/test_concurrency.py -k 'given_back and memory'",
         Change(
             "orchestration.middleware.concurrency:ConcurrencyMiddleware.process",
             "await self._release(store, acquired_permits, holder)",
@@ -240,7 +240,7 @@ MUTANTS = [
     ),
     Mutant(
         "slots are held by the dead",
-        "test_limits.py -k process_that_dies",
+        "middleware/test_concurrency.py -k process_that_dies",
         TextChange(
             "limits.concurrency",
             "  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now))\n",
@@ -249,7 +249,7 @@ MUTANTS = [
     ),
     Mutant(
         "inner agents are counted again",
-        "test_limits.py -k counted_twice",
+        "middleware/test_concurrency.py -k counted_twice",
         Change(
             "run.state:ancestor_limits",
             "frozenset().union(*(run.context.progress.counted_limits for run in current.ancestry))",
@@ -258,7 +258,7 @@ MUTANTS = [
     ),
     Mutant(
         "a local limiter allows everything",
-        "test_limits.py -k local_limiter",
+        "middleware/test_concurrency.py -k local_limiter",
         Change(
             "orchestration.middleware.rate_limit:_scale_to_share",
             "max(1, w.amount // share)",
@@ -267,7 +267,7 @@ MUTANTS = [
     ),
     Mutant(
         "holds of parallel calls are freed by each other",
-        "test_cost.py -k parallel_model_calls",
+        "middleware/test_cost.py -k parallel_model_calls",
         Change(
             "budgets.call_budget:CallBudget._plan_reservation",
             "return (granted, None, LedgerRequest(self._pending_settlements.copy(), request))",
@@ -276,7 +276,7 @@ MUTANTS = [
     ),
     Mutant(
         "an order switches a guard off",
-        "test_auth_layer.py -k guard",
+        "middleware/test_auth.py -k guard",
         Change(
             "factory.build_pipeline:build_layers",
             "names = _insert_enforced(list(names), configured)",

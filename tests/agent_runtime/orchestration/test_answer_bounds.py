@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-from tests.agent_runtime.calls import run_call
-from tests.agent_runtime.orchestration.watchdog import MAX_STALL_S, Watchdog
+from tests.support.calls import run_call
+from tests.support.loop_watchdog import MAX_STALL_S, Watchdog
 from tests.support.providers import template
 
 from agent_runtime import (

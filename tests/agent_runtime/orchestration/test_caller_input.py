@@ -22,7 +22,7 @@ from langchain_core.prompt_values import ChatPromptValue
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Overwrite, Send
 from pydantic import BaseModel, ValidationError
-from tests.agent_runtime.calls import run_call
+from tests.support.calls import run_call
 from tests.support.providers import template
 
 from agent_runtime import (

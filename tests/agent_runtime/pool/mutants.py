@@ -5,19 +5,19 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "what a worker started is left",
-        "test_faults.py -k daemon",
+        "process/test_process_tree.py -k daemon",
         Change(
             "pool.process.process_tree:kill_process_tree", "targets - {os.getpid()}", "set[int]()"
         ),
     ),
     Mutant(
         "the group of a dead worker is left",
-        "test_faults.py -k 'fork or daemon'",
+        "process/test_process_tree.py -k 'fork or daemon'",
         Change("pool.process.worker_process:WorkerProcess._on_sentinel", "self.kill()", "pass"),
     ),
     Mutant(
         "nobody looks for signs of life",
-        "test_faults.py -k 'stop or loop'",
+        "process/test_process_tree.py -k 'stop or loop'",
         Change(
             "pool.process.instance_worker:InstanceWorker.check_heartbeat",
             "now_s - self.process.link.last_received_time > limit_s",
@@ -26,7 +26,7 @@ MUTANTS = [
     ),
     Mutant(
         "memory is not watched",
-        "test_faults.py -k memory",
+        "process/test_process_tree.py -k memory",
         Change(
             "pool.process.instance_worker:InstanceWorker.check_memory",
             "used_mb > limit_mb and self.instance.alive",
@@ -35,7 +35,7 @@ MUTANTS = [
     ),
     Mutant(
         "output is not counted",
-        "test_faults.py -k flood",
+        "process/test_process_tree.py -k flood",
         Change(
             "pool.process.instance_worker:InstanceWorker._on_output",
             "self._output_bytes > self._config.output_mb << 20",
@@ -44,7 +44,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cancel does not kill",
-        "test_mishaps.py -k nobody_hears",
+        "process/test_instance_pool.py -k nobody_hears",
         Change(
             "pool.process.instance_worker:InstanceWorker._stop_job",
             "self.kill",
@@ -54,7 +54,7 @@ MUTANTS = [
     ),
     Mutant(
         "the guard guards nothing",
-        "test_instance_pool.py -k application_is_killed",
+        "process/test_scheduler.py -k application_is_killed",
         Change(
             "pool.process.orphan_reaper:reaper_main",
             "kill_process_tree(pid, INSTANCE_VARIABLE, instance_id)",
@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "exceptions are pickled whole",
-        "test_faults.py -k raise",
+        "process/test_process_tree.py -k raise",
         Change(
             "remote.exceptions:_rebuild",
             "error = exception_class.__new__(exception_class)\nerror.args = _try_loads(failure.args, ())",
@@ -72,7 +72,7 @@ MUTANTS = [
     ),
     Mutant(
         "a provider's error is a likeness",
-        "test_parity.py -k comes_back",
+        "../scenarios/test_pool_parity.py -k comes_back",
         Change(
             "remote.exceptions:deserialize_exception",
             "failure.ref is not None and failure.ref in raised_errors",
@@ -81,7 +81,7 @@ MUTANTS = [
     ),
     Mutant(
         "any thread's checkpoints are shown",
-        "test_parity.py -k another_sessions",
+        "../scenarios/test_pool_parity.py -k another_sessions",
         Change(
             "remote.host_service:HostService._with_fencing_token",
             "configurable.get('thread_id') != thread_id",
@@ -90,7 +90,7 @@ MUTANTS = [
     ),
     Mutant(
         "any model may be asked for",
-        "test_parity.py -k names_no",
+        "../scenarios/test_pool_parity.py -k names_no",
         Change(
             "remote.host_resources:HostResources.describe_model",
             "spec not in self._model_specs",
@@ -99,7 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "tool calls of a worker are free",
-        "test_parity.py -k 'outside or again_and_again'",
+        "../scenarios/test_pool_parity.py -k 'outside or again_and_again'",
         Change(
             "remote.host_service:HostService._do_open_tool",
             "self._open_tools[number] = self._run.start_tool_call(name, args, call_id)",
@@ -108,12 +108,12 @@ MUTANTS = [
     ),
     Mutant(
         "priorities are nothing",
-        "test_instance_pool.py -k urgent",
+        "process/test_scheduler.py -k urgent",
         Change("pool.process.wait_queue:WaitQueue.add", "-priority", "0"),
     ),
     Mutant(
         "the queue has no bound",
-        "test_instance_pool.py -k bounded",
+        "process/test_scheduler.py -k bounded",
         Change(
             "pool.process.scheduler:InstanceScheduler.acquire",
             "len(self.wait_queue) >= self._config.queue",
@@ -122,12 +122,12 @@ MUTANTS = [
     ),
     Mutant(
         "the sum of memory has no bound",
-        "test_instance_pool.py -k sum_of_memory",
+        "process/test_scheduler.py -k sum_of_memory",
         Change("pool.process.capacity:Capacity.fits_pool", "total_mb is None", "True"),
     ),
     Mutant(
         "outdated instances serve",
-        "test_instance_pool.py -k what_changed",
+        "process/test_scheduler.py -k what_changed",
         Change(
             "pool.process.scheduler:InstanceScheduler._retire_outdated",
             "idle_worker.version is not latest",
@@ -136,7 +136,7 @@ MUTANTS = [
     ),
     Mutant(
         "a poisoned task runs on",
-        "test_instance_pool.py -k put_aside",
+        "process/test_scheduler.py -k put_aside",
         Change(
             "pool.process.poison_tasks:PoisonTaskTracker.record_kill",
             "kill_count < self._max_kills",
@@ -145,7 +145,7 @@ MUTANTS = [
     ),
     Mutant(
         "an instance with a busy thread is used",
-        "test_instance_pool.py -k left_in_a_thread",
+        "process/test_scheduler.py -k left_in_a_thread",
         Change(
             "remote.job_client:JobClient._next_message",
             "bool(message[3].get('threads_left') or message[3].get('worn'))",
@@ -154,7 +154,7 @@ MUTANTS = [
     ),
     Mutant(
         "starts fail for ever in a loop",
-        "test_instance_pool.py -k cannot_be_made",
+        "process/test_scheduler.py -k cannot_be_made",
         Change(
             "pool.process.start_backoff:StartLimiter.record_failure",
             "None if failure_count >= MAX_FAILURES else wait_s",
@@ -163,7 +163,7 @@ MUTANTS = [
     ),
     Mutant(
         "every caller builds",
-        "test_session_pool.py -k hundred",
+        "warm/test_session_pool.py -k hundred",
         Change(
             "pool.warm.session_pool:AgentSessionPool._start_build",
             "self._builds.get(build_key)",
@@ -172,7 +172,7 @@ MUTANTS = [
     ),
     Mutant(
         "fingerprints are not compared",
-        "test_session_pool.py -k never_served_old",
+        "warm/test_session_pool.py -k never_served_old",
         Change(
             "pool.warm.cache:WarmCache.get",
             "context.fingerprint == fingerprint and (not self._expired(context))",
@@ -181,7 +181,7 @@ MUTANTS = [
     ),
     Mutant(
         "who joined late is not checked",
-        "test_session_pool.py -k joined_late",
+        "warm/test_session_pool.py -k joined_late",
         Change(
             "pool.warm.session_pool:AgentSessionPool.get_or_create",
             "current_fingerprint == context.fingerprint",
@@ -190,17 +190,17 @@ MUTANTS = [
     ),
     Mutant(
         "pins are nothing",
-        "test_session_pool.py -k pins",
+        "warm/test_session_pool.py -k pins",
         Change("pool.warm.cache:WarmCache.put", "not cached_context.pins", "True"),
     ),
     Mutant(
         "code is not part of a key",
-        "test_session_pool.py -k never_served_old",
+        "warm/test_session_pool.py -k never_served_old",
         Change("registry:Registry.tool_fingerprint", "(id(component), code)", "None"),
     ),
     Mutant(
         "secrets are not part of a key",
-        "test_session_pool.py -k never_served_old",
+        "warm/test_session_pool.py -k never_served_old",
         Change(
             "factory.cache_keys:AgentCacheKeys._template_key",
             "tuple([secret_digest(model.api_key) for model in spec.all_models()])",
@@ -209,7 +209,7 @@ MUTANTS = [
     ),
     Mutant(
         "a cancelled waiter is served",
-        "test_mishaps.py -k cancels_in_the_queue",
+        "process/test_instance_pool.py -k cancels_in_the_queue",
         Change(
             "pool.process.wait_queue:WaitQueue._peek_queue",
             "not heap[0].active or heap[0].future.done()",
@@ -218,7 +218,7 @@ MUTANTS = [
     ),
     Mutant(
         "a task that failed here runs on there",
-        "test_mishaps.py -k what_one_call",
+        "process/test_instance_pool.py -k what_one_call",
         Change(
             "pool.process.instance_worker:InstanceWorker._run_job",
             "await self._stop_job(job)",
@@ -227,12 +227,12 @@ MUTANTS = [
     ),
     Mutant(
         "closing forgets those that wait",
-        "test_mishaps.py -k closing_tells",
+        "process/test_instance_pool.py -k closing_tells",
         Change("pool.process.scheduler:InstanceScheduler.close", "self.wait_queue.all()", "()"),
     ),
     Mutant(
         "memory makes no room",
-        "test_mishaps.py -k by_memory",
+        "process/test_instance_pool.py -k by_memory",
         Change(
             "pool.process.scheduler:InstanceScheduler._evict_idle_for",
             "self._capacity.fits_pool(agent)",
@@ -241,7 +241,7 @@ MUTANTS = [
     ),
     Mutant(
         "older versions are not drained",
-        "test_mishaps.py -k older_versions",
+        "process/test_instance_pool.py -k older_versions",
         Change(
             "pool.process.agent_versions:AgentVersions.executors",
             "[*self._versions.values(), *self._superseded]",
@@ -250,12 +250,12 @@ MUTANTS = [
     ),
     Mutant(
         "the guard hears late",
-        "test_mishaps.py -k being_made",
+        "process/test_instance_pool.py -k being_made",
         Change("pool.process.instance_worker:InstanceWorker.start", "self._on_start(self)", "pass"),
     ),
     Mutant(
         "bytes are not counted",
-        "test_mishaps.py -k by_bytes",
+        "process/test_instance_pool.py -k by_bytes",
         Change(
             "remote.job_client:JobClient.on_message",
             "len(self._inbox) > MAX_INBOX or self._inbox_bytes > MAX_INBOX_BYTES",
@@ -264,12 +264,12 @@ MUTANTS = [
     ),
     Mutant(
         "what is left running goes on",
-        "test_mishaps.py -k what_one_call",
+        "process/test_instance_pool.py -k what_one_call",
         Change("pool.process.worker:Worker._run_job", "await self._cancel_stray_tasks()", "False"),
     ),
     Mutant(
         "overrides are not part of a key",
-        "test_session_pool.py -k overrides_bring",
+        "warm/test_session_pool.py -k overrides_bring",
         Change(
             "pool.warm.session_pool:AgentSessionPool._cached_or_building",
             "self._files.get(source, overrides)",
@@ -278,7 +278,7 @@ MUTANTS = [
     ),
     Mutant(
         "made tools are shared",
-        "test_session_pool.py -k never_shared",
+        "warm/test_session_pool.py -k never_shared",
         Change(
             "registry:Registry.is_tool_factory",
             "inspect.isclass(component) or getattr(component, '_makes_tool', False)",
@@ -287,7 +287,7 @@ MUTANTS = [
     ),
     Mutant(
         "a grace may be longer than its task",
-        "test_instance_pool.py -k configurations_are_checked",
+        "process/test_scheduler.py -k configurations_are_checked",
         Change("pool.config:check_grace", "settings.grace > limit_s", "False"),
     ),
 ]

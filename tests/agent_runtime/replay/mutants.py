@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "a replay runs tools",
-        "test_replay.py -k shipped",
+        "test_cassette.py -k shipped",
         Change(
             "replay.player:_replayed_tool_class.run",
             "revive(answer) if is_recorded else cls.run(self, tool_input, *args, **kwargs)",
@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     Mutant(
         "a replay takes any answer",
-        "test_replay.py -k first_difference",
+        "test_cassette.py -k first_difference",
         Change(
             "replay.cassette:Cassette._find_step",
             "normalize_request(kind, step.request) == comparable_request",
@@ -23,7 +23,7 @@ MUTANTS = [
     ),
     Mutant(
         "missing calls are no difference",
-        "test_replay.py -k fewer_calls",
+        "test_cassette.py -k fewer_calls",
         Change("replay.runs:_final_difference", "cassette.next_unplayed()", "None"),
     ),
 ]

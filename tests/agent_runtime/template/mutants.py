@@ -5,14 +5,14 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "aliases allowed",
-        "test_bad_templates.py -k T-06",
+        "test_yaml_reader.py -k T-06",
         Change(
             "template.yaml_reader:_NodeBuilder._node", "isinstance(event, yaml.AliasEvent)", "False"
         ),
     ),
     Mutant(
         "links followed out of the folder",
-        "test_bad_templates.py -k link",
+        "test_yaml_reader.py -k link",
         Change(
             "template.document:Document.find_beside",
             "not candidate.resolve().is_relative_to(self.root)",
@@ -21,12 +21,12 @@ MUTANTS = [
     ),
     Mutant(
         "secrets accepted",
-        "test_bad_templates.py -k T-41",
+        "test_yaml_reader.py -k T-41",
         Change("template.document:Document._fill", "_SECRET.search(text)", "False"),
     ),
     Mutant(
         "a misspelt tool needs no approval",
-        "test_tool_names.py",
+        "../factory/test_tool_names.py",
         Change(
             "factory.tool_names:ToolNames.resolve",
             "raise ConfigurationError(self.unknown_message(name))",
@@ -81,12 +81,12 @@ MUTANTS = [
     ),
     Mutant(
         "LangChain makes a summarizer by its name",
-        "test_templates_of_others.py -k every_argument",
+        "../scenarios/test_templates_of_others.py -k every_argument",
         Change("registry:", "('model', 'first_model', 'summarizer')", "('model', 'first_model')"),
     ),
     Mutant(
         "any width is a prompt's",
-        "test_templates_of_others.py -k arguments_of_middleware",
+        "../scenarios/test_templates_of_others.py -k arguments_of_middleware",
         Change(
             "factory.build_agent:_check_summary_prompt",
             "any((field != ['messages', '', None] for field in fields))",
@@ -95,7 +95,7 @@ MUTANTS = [
     ),
     Mutant(
         "a template's budget stands in",
-        "test_templates_of_others.py -k never_instead",
+        "../scenarios/test_templates_of_others.py -k never_instead",
         Change(
             "orchestration.middleware.cost:CostTrackingMiddleware.__init__",
             "(tuple(budgets), tuple(more_budgets))",
@@ -104,7 +104,7 @@ MUTANTS = [
     ),
     Mutant(
         "a template's limits are everybody's",
-        "test_templates_of_others.py -k each_their_own",
+        "../scenarios/test_templates_of_others.py -k each_their_own",
         Change(
             "factory.build_pipeline:_scoped_to_template",
             "dataclasses.replace(limit, per=('template',) if per == ('global',) else (*per, 'template'))",
@@ -113,7 +113,7 @@ MUTANTS = [
     ),
     Mutant(
         "commands are joined texts",
-        "test_templates_of_others.py -k word_by_word",
+        "../scenarios/test_templates_of_others.py -k word_by_word",
         Change("template.confinement:Confinement.allows", "shlex.split(allowed)", "allowed"),
         Change(
             "template.confinement:Confinement.allows",
@@ -123,14 +123,14 @@ MUTANTS = [
     ),
     Mutant(
         "a program starts where its author likes",
-        "test_templates_of_others.py -k word_by_word",
+        "../scenarios/test_templates_of_others.py -k word_by_word",
         Change(
             "template.confinement:Confinement.allows", "_is_inside(reach.value, self.roots)", "True"
         ),
     ),
     Mutant(
         "a name belongs to its last template",
-        "test_templates_of_others.py -k same_name",
+        "../scenarios/test_templates_of_others.py -k same_name",
         Change(
             "factory.template_registry:TemplateRegistry._check_owner",
             "folder != template.folder",
@@ -139,17 +139,17 @@ MUTANTS = [
     ),
     Mutant(
         "a name is an agent",
-        "test_templates_of_others.py -k same_name",
+        "../scenarios/test_templates_of_others.py -k same_name",
         Change("sessions.agent_record:check_agent", "parts.append('folder')", "pass"),
     ),
     Mutant(
         "a template has any number of files",
-        "test_templates_of_others.py -k so_many_files",
+        "../scenarios/test_templates_of_others.py -k so_many_files",
         Change("template.document:Document._resolve", "self._file_count > MAX_FILES", "False"),
     ),
     Mutant(
         "every unknown key is explained",
-        "test_templates_of_others.py -k refused_soon",
+        "../scenarios/test_templates_of_others.py -k refused_soon",
         Change(
             "template.loader:template_problems",
             "[details for details in error_details if details['type'] == 'extra_forbidden'][:MAX_SUGGESTIONS]",
@@ -158,12 +158,12 @@ MUTANTS = [
     ),
     Mutant(
         "a FIFO is read",
-        "test_templates_of_others.py -k sane_size",
+        "../scenarios/test_templates_of_others.py -k sane_size",
         Change("bounded_file:open_regular", "stat.S_ISREG(os.fstat(descriptor).st_mode)", "True"),
     ),
     Mutant(
         "patterns may take for ever",
-        "test_schemas.py -k linear_time",
+        "test_json_schema.py -k linear_time",
         Change(
             "template.json_schema:_options",
             "{'pattern_options': patterns, 'offline': True}",
@@ -172,7 +172,7 @@ MUTANTS = [
     ),
     Mutant(
         "a schema may contradict itself",
-        "test_schemas.py -k contradicts_itself_is_refused",
+        "test_json_schema.py -k contradicts_itself_is_refused",
         Change(
             "template.json_schema:_contradictions",
             "combinations > MAX_COMBINATIONS or choices > MAX_CHOICES",
@@ -181,14 +181,14 @@ MUTANTS = [
     ),
     Mutant(
         "a default may be of another type",
-        "test_schemas.py -k contradicts_itself_is_refused",
+        "test_json_schema.py -k contradicts_itself_is_refused",
         Change(
             "template.json_schema:_default_problems", "isinstance(property_schema, dict)", "False"
         ),
     ),
     Mutant(
         "all faults of a value are collected",
-        "test_schemas.py -k very_many_faults",
+        "test_json_schema.py -k very_many_faults",
         Change(
             "template.json_schema:SchemaCheck.faults",
             "_is_small(plain, MAX_PARTS_FOR_ALL_FAULTS)",
@@ -197,7 +197,7 @@ MUTANTS = [
     ),
     Mutant(
         "a search for contradictions unfolds",
-        "test_schemas.py -k unfold",
+        "test_json_schema.py -k unfold",
         Change("template.json_schema:_search_size", "combinations *= max(1, size)", "pass"),
     ),
     Mutant(

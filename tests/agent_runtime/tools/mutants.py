@@ -14,12 +14,12 @@ MUTANTS = [
     ),
     Mutant(
         "rows behind an open quote are not said",
-        "test_tools.py -k cannot_be_read_as",
+        "test_csv_data.py -k cannot_be_read_as",
         Change("tools.csv_data:_row_problems", "hidden_row_count", "False", only=(1,)),
     ),
     Mutant(
         "a result of any size is taken",
-        "test_result_bound.py -k fifty",
+        "../run/test_result_bound.py -k fifty",
         Change(
             "run.result_bound:_SizeBudget._truncate_text",
             "len(data) <= self.remaining_text_bytes",
@@ -28,7 +28,7 @@ MUTANTS = [
     ),
     Mutant(
         "an error's text has no bound",
-        "test_result_bound.py -k every_form",
+        "../run/test_result_bound.py -k every_form",
         Change(
             "run.gated_tool:_arun_checked",
             "truncate_result(tool, await inner(tool, tool_input, *args, **kwargs))",
@@ -37,7 +37,7 @@ MUTANTS = [
     ),
     Mutant(
         "small parts have no bound",
-        "test_result_bound.py -k many_small",
+        "../run/test_result_bound.py -k many_small",
         Change(
             "run.result_bound:_SizeBudget._truncate_parts",
             "is_text and self.remaining_text_bytes <= PART_OVERHEAD_BYTES",
@@ -46,7 +46,7 @@ MUTANTS = [
     ),
     Mutant(
         "what stands beside a text has no bound",
-        "test_result_bound.py -k nothing_passes",
+        "../run/test_result_bound.py -k nothing_passes",
         Change("run.result_bound:_SizeBudget._drop_large_extras", "not extras", "True"),
     ),
 ]

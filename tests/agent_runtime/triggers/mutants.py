@@ -5,14 +5,14 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "a circle of triggers runs on",
-        "test_triggers.py -k circle",
+        "test_rules.py -k circle",
         Change(
             "triggers.handler:TriggerHandler._start_agent", "event.depth >= rule.max_depth", "False"
         ),
     ),
     Mutant(
         "depth is not passed on",
-        "test_triggers.py -k circle",
+        "test_rules.py -k circle",
         Change(
             "triggers.handler:TriggerHandler._start_agent",
             "Cause(event.id, event.depth + 1)",
@@ -21,7 +21,7 @@ MUTANTS = [
     ),
     Mutant(
         "any truthy condition holds",
-        "test_triggers.py -k starts_nothing",
+        "test_rules.py -k starts_nothing",
         Change(
             "triggers.expressions:is_condition_met",
             "evaluate(condition, facts) is True",
@@ -30,12 +30,12 @@ MUTANTS = [
     ),
     Mutant(
         "a rule's rate is nobody's",
-        "test_triggers.py -k rules_rate",
+        "test_rules.py -k rules_rate",
         Change("triggers.handler:create_rule_agent", "rule.rate is not None", "False"),
     ),
     Mutant(
         "webhooks are not signed",
-        "test_triggers.py -k not_good",
+        "test_rules.py -k not_good",
         Change(
             "triggers.webhook:WebhookApp._handle_request",
             "not is_signature_valid(hook, key, headers, body)",
@@ -44,7 +44,7 @@ MUTANTS = [
     ),
     Mutant(
         "old signatures are good",
-        "test_triggers.py -k not_good",
+        "test_rules.py -k not_good",
         Change(
             "triggers.webhook:is_signature_valid",
             "abs(time.time() - int(timestamp)) > MAX_AGE_S",
@@ -53,7 +53,7 @@ MUTANTS = [
     ),
     Mutant(
         "a GitHub delivery names the event",
-        "test_triggers.py -k starts_an_agent_once",
+        "test_rules.py -k starts_an_agent_once",
         Change(
             "triggers.webhook:_event_id",
             "hashlib.sha256(body).hexdigest()",
@@ -62,17 +62,17 @@ MUTANTS = [
     ),
     Mutant(
         "a rule's rate is not looked at",
-        "test_triggers.py -k cannot_work",
+        "test_rules.py -k cannot_work",
         Change("triggers.rules:TriggerRule._check_rate", "RateLimit(rate)", "pass"),
     ),
     Mutant(
         "rules' sessions have one id",
-        "test_triggers.py -k cannot_work",
+        "test_rules.py -k cannot_work",
         Change("triggers.rules:session_clash", "other_name.startswith(f'{name}-')", "False"),
     ),
     Mutant(
         "rules on older names match nothing",
-        "test_triggers.py -k older_names",
+        "test_rules.py -k older_names",
         Change(
             "triggers.expressions:event_facts",
             "with_older_names(event.type, to_jsonable(event.data))",

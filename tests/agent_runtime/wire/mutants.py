@@ -5,7 +5,7 @@ from tests.mutants import Change, Mutant
 MUTANTS = [
     Mutant(
         "names are not sent",
-        "test_wire.py -k have_names",
+        "../run/test_model_call.py -k have_names",
         Change("run.request:ModelRequest.of", "kwargs['extra_headers']", "kwargs"),
     ),
 ]

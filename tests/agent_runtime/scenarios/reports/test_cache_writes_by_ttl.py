@@ -8,7 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from tests.agent_runtime.calls import run_call
+from tests.support.calls import run_call
 from tests.support.provider_answers import anthropic_answer, anthropic_stream
 from tests.support.providers import provider, template
 

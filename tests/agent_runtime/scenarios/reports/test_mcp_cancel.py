@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.agent_runtime.conftest import free_port
 from tests.support.mcp_servers import calling, http_server, program_tool, until
+from tests.support.ports import free_port
 from tests.support.providers import template
 
 from agent_runtime import AgentFactory

@@ -13,8 +13,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.agent_runtime.conftest import free_port
 from tests.support.mcp_servers import calling, http_server, is_alive, program_tool, until
+from tests.support.ports import free_port
 from tests.support.providers import template
 
 from agent_runtime import AgentFactory

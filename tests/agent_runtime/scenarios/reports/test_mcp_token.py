@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.agent_runtime.conftest import free_port
 from tests.support.mcp_servers import calling, http_server, program_tool
+from tests.support.ports import free_port
 from tests.support.providers import template
 
 from agent_runtime import AgentFactory

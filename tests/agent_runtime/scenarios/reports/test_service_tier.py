@@ -9,7 +9,7 @@ import asyncio
 from decimal import Decimal
 
 import pytest
-from tests.agent_runtime.calls import run_call
+from tests.support.calls import run_call
 from tests.support.providers import openai_answer, openai_stream, provider, template
 
 from agent_runtime import AgentFactory, Budget, MemoryLedger

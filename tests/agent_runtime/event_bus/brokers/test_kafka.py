@@ -1,0 +1,86 @@
+"""The broker on Kafka conforms."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
+from agent_runtime.testing.conformance.broker import BROKER_CHECKS, run_broker_check
+from agent_runtime.testing.conformance.broker_events import (
+    broker_connection,
+    make_events,
+    take_events,
+)
+
+BROKERS = ("memory", "sqlite", "redis", "nats")
+
+
+class SharedMemory:
+    """One log in memory, to which several connect."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker()
+
+    def __call__(self) -> Broker:
+        return self.broker
+
+
+@pytest.fixture(params=BROKERS)
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Broker]:
+    """Opens connections to one new log."""
+    kind: str = request.param
+    name = uuid.uuid4().hex
+    if kind == "memory":
+        return SharedMemory()
+    if kind == "sqlite":
+        return lambda: open_broker(f"sqlite:{tmp_path / 'events.db'}")
+    url: Any = request.getfixturevalue(f"{kind}_url")
+    return lambda: open_broker(f"{url}?name={name}")
+
+
+async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:
+    """Others may put anything into a record's headers."""
+    from aiokafka import AIOKafkaProducer
+
+    from agent_runtime.event_bus.brokers.kafka import KafkaBroker
+    from agent_runtime.event_bus.cloud_event import encode_event
+
+    async with broker_connection(connect) as broker:
+        assert isinstance(broker, KafkaBroker)
+        events = make_events(2)
+        await broker.publish(events[:1])
+        producer = AIOKafkaProducer(bootstrap_servers=broker._servers)
+        await producer.start()
+        await producer.send_and_wait(
+            broker.topic.name,
+            encode_event(events[1]),
+            key=events[1].stream.encode(),
+            headers=[("trace", b"\xff\xfe")],
+        )
+        await producer.stop()
+        assert [event.seq for event in await take_events(broker, "g", 2)] == [1, 2]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(150)
+async def test_kafka_conforms(kafka_url: str, no_tasks_left: None) -> None:
+    """All checks at once, each on a topic of its own: joining a group takes this server seconds."""
+
+    def connects(check: str) -> Callable[[], Broker]:
+        return lambda: open_broker(f"{kafka_url}&name={check}")
+
+    checks = [run_broker_check(check, connects(check)) for check in BROKER_CHECKS]
+    checks.append(kafka_headers_that_are_no_text(connects("headers")))
+    outcomes = await asyncio.gather(*checks, return_exceptions=True)
+    failed = {
+        check: repr(found)
+        for check, found in zip([*BROKER_CHECKS, "headers"], outcomes, strict=True)
+        if found is not None
+    }
+    assert failed == {}
