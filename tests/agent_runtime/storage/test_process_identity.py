@@ -78,12 +78,12 @@ async def run_turns(backend: Any, steps: Any) -> None:
             assert await backend.renew_lease(lease, SHORT_S if flag else LONG_S)
             model.is_short = flag
         elif step == "release" and lease is not None:
-            await backend.release_lease(lease, flag)
-            if is_holder:
+            await backend.release_lease(leases.pop(owner), flag)
+            if lease.token == model.token:  # also one whose time was over, if nobody took it
                 model = Model("", model.token, clean=flag)
         elif step == "revoke":
             await backend.revoke_lease(thread)
-            model = Model("", model.token, clean=True)
+            model = Model("", model.token, clean=model.clean)
             leases = {}  # their tokens are outdated, whatever the next one is
         if model.is_short and model.owner:  # it ends now, before the next step
             await asyncio.sleep(2 * SHORT_S)

@@ -192,7 +192,7 @@ class CheckpointBackend(ABC):
 
     @abstractmethod
     def revoke_lease(self, thread: str) -> Operation[None]:
-        """End any lease of a thread: its owner may write no more."""
+        """End any lease of a thread: its owner may write no more, and the next one is not clean."""
 
     # -- the tool calls of turns
 

@@ -262,8 +262,9 @@ class MemoryCheckpointBackend(InlineStore, CheckpointBackend):
     @override
     @operation
     def revoke_lease(self, thread: str) -> None:
-        _, token, _ = self._leases.get(thread, ("", 0, 0.0))
-        self._leases[thread] = ("", token + 1, 0.0)
+        # The owner stays: its turn was cut, which the next lease reports.
+        owner, token, _ = self._leases.get(thread, ("", 0, 0.0))
+        self._leases[thread] = (owner, token + 1, 0.0)
 
     @override
     @operation

@@ -377,9 +377,8 @@ class SqliteCheckpointBackend(SqliteFile, CheckpointBackend):
     @override
     @operation
     def revoke_lease(self, thread: str) -> None:
-        self._db.execute(
-            "UPDATE threads SET until=0, owner='', token=token+1 WHERE thread=?", (thread,)
-        )
+        # The owner stays: its turn was cut, which the next lease reports.
+        self._db.execute("UPDATE threads SET until=0, token=token+1 WHERE thread=?", (thread,))
 
     @override
     @operation

@@ -207,7 +207,9 @@ async def a_lease_excludes_others_until_it_ends(backend: CheckpointBackend) -> N
     assert not third.clean_shutdown
     await backend.revoke_lease("acme:u")
     assert not await backend.renew_lease(third, 60.0)
-    assert (await _lease(backend, "acme:u")).token > third.token
+    fourth = await _lease(backend, "acme:u")
+    assert fourth.token > third.token
+    assert not fourth.clean_shutdown
 
 
 async def a_lease_ends_by_itself(backend: CheckpointBackend) -> None:
