@@ -1,4 +1,4 @@
-.PHONY: check test integration versions upstream bench bench-against docs site fix soak
+.PHONY: check test integration versions mirror upstream bench bench-against docs site fix soak
 
 check:  ## format, lint, types, published schema
 	uv run ruff format --check .
@@ -16,6 +16,10 @@ integration: versions site  ## many processes, Kafka, every provider package, ot
 
 versions:  ## the tests that meet LangChain, on its lowest and newest versions that resolve
 	uv run python -m tools.run_on_versions lowest newest
+
+mirror:  ## which modules their own test file covers
+	COVERAGE_FILE=.coverage.mirror uv run pytest --cov --cov-context=test --cov-report=
+	uv run python -m tools.mirror .coverage.mirror
 
 upstream:  ## LangGraph's own saver and store tests, from a checkout: LANGGRAPH_SRC=DIR
 	UV_PROJECT_ENVIRONMENT=.venv-upstream uv run --group upstream python -m tests.upstream $(LANGGRAPH_SRC)
