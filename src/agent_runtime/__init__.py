@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from agent_runtime.limits import ConcurrencyLimit, LimitStore, RateLimit, open_limits
     from agent_runtime.monitoring import RuntimeMetrics, RuntimeTracing, configure_logging
     from agent_runtime.monitoring.callback_event import CallbackEvent, ExecutionSummary
+    from agent_runtime.orchestration.approvals import Resume
     from agent_runtime.orchestration.executor import AgentExecutor
     from agent_runtime.orchestration.middleware import (
         AuthMiddleware,
@@ -102,7 +103,6 @@ if TYPE_CHECKING:
     )
     from agent_runtime.orchestration.stream import AgentStream
     from agent_runtime.orchestration.timeouts import Timeouts
-    from agent_runtime.orchestration.turn_recovery import Resume
     from agent_runtime.registry import Registry, tool_factory
     from agent_runtime.replay import Replay, replay_run
     from agent_runtime.run.gate import ModelGate
@@ -214,7 +214,7 @@ _MODULES = {
     "agent_runtime.run.gate": ("ModelGate",),
     "agent_runtime.run.limits": ("RunLimits",),
     "agent_runtime.run.gated_model": ("gated",),
-    "agent_runtime.orchestration.turn_recovery": ("Resume",),
+    "agent_runtime.orchestration.approvals": ("Resume",),
     "agent_runtime.orchestration.executor": ("AgentExecutor",),
     "agent_runtime.orchestration.timeouts": ("Timeouts",),
     "agent_runtime.orchestration.middleware": (

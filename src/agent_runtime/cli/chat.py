@@ -83,7 +83,7 @@ async def _is_interrupted(factory: AgentFactory, session_id: str) -> bool:
 
 
 def _turn_input(line: str, *, is_interrupted: bool) -> Any:
-    from agent_runtime.orchestration.turn_recovery import Resume
+    from agent_runtime.orchestration.approvals import Resume
 
     decision = _DECISIONS.get(line.lower()) if is_interrupted else None
     return line if decision is None else Resume(decision)

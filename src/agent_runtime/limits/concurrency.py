@@ -1,4 +1,4 @@
-"""Slots: how many calls run at once, in memory or on Redis."""
+"""Limit how many calls run at once, in memory or on Redis."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def permits_of(limits: tuple[ConcurrencyLimit, ...], context: AgentContext) -> l
         if key is not None
     ]
     return list(
-        {slot.key: slot for slot in permits}.values()
+        {permit.key: permit for permit in permits}.values()
     )  # a limit that is stated twice counts once
 
 
@@ -71,20 +71,20 @@ class ConcurrencyStore(Protocol):
     lease_s: float | None
 
     def acquire(self, permits: Sequence[Permit], holder: str) -> Awaitable[Permit | None]:
-        """Take them; returns the first that is full. Raises StoreError."""
+        """Take all permits, or return the first that is exhausted. Raises StoreError."""
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
         """Release the permits, or start to; never fails."""
 
     def renew(self, permits: Sequence[Permit], holder: str) -> Awaitable[None]:
-        """Hold them for another `lease_s`; raises StoreError."""
+        """Keep them for another `lease_s`; raises StoreError."""
 
     async def aclose(self) -> None:
         """Close the store."""
 
 
 class MemoryConcurrencyStore:
-    """Slots of one process."""
+    """Count permits in this process."""
 
     lease_s: float | None = None
 
@@ -93,7 +93,7 @@ class MemoryConcurrencyStore:
         self._usage_by_key = Counter[str]()
 
     async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
-        """Take them; returns the first that is full."""
+        """Take all permits, or return the first that is exhausted."""
         with self._lock:
             for permit in permits:
                 if self._usage_by_key[permit.key] >= permit.amount:
@@ -102,7 +102,7 @@ class MemoryConcurrencyStore:
         return None
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
-        """Give them back."""
+        """Release the permits."""
         with self._lock:
             for permit in permits:
                 self._usage_by_key[permit.key] -= 1
@@ -143,7 +143,7 @@ ARGV[3] 'renew' does not count.
 
 
 class RedisConcurrencyStore(RedisConnection):
-    """Slots that processes share. A process that dies gives its slots back when their lease ends.
+    """Count permits that processes share; those of a dead process return when their lease ends.
 
     Takes RedisConnection's arguments.
     """
@@ -155,13 +155,13 @@ class RedisConcurrencyStore(RedisConnection):
         self._release_tasks: set[asyncio.Task[None]] = set()
 
     async def acquire(self, permits: Sequence[Permit], holder: str) -> Permit | None:
-        """Take them; returns the first that is full. Raises StoreError."""
+        """Take all permits, or return the first that is exhausted. Raises StoreError."""
         await self._wait_for_releases()
         number = await self._hold(permits, holder, "")
         return permits[number - 1] if number else None
 
     async def renew(self, permits: Sequence[Permit], holder: str) -> None:
-        """Hold them for another lease; raises StoreError."""
+        """Keep them for another lease; raises StoreError."""
         await self._hold(permits, holder, "renew")
 
     async def release(self, permits: Sequence[Permit], holder: str) -> None:
@@ -186,12 +186,17 @@ class RedisConcurrencyStore(RedisConnection):
 
     @steps_operation
     def _hold(self, permits: Sequence[Permit], holder: str, renew: str) -> Steps[int]:
-        args = [holder, int((self.lease_s or 0) * 1000), renew, *(slot.amount for slot in permits)]
-        return int((yield _ACQUIRE, [self._key(slot) for slot in permits], args))
+        args = [
+            holder,
+            int((self.lease_s or 0) * 1000),
+            renew,
+            *(permit.amount for permit in permits),
+        ]
+        return int((yield _ACQUIRE, [self._key(permit) for permit in permits], args))
 
     @steps_operation
     def _give_back(self, permits: Sequence[Permit], holder: str) -> Steps[None]:
-        yield [("zrem", self._key(slot), holder) for slot in permits]
+        yield [("zrem", self._key(permit), holder) for permit in permits]
 
     def _key(self, permit: Permit) -> str:
         return f"{self.prefix}:{{limits}}:{permit.key}"

@@ -13,8 +13,8 @@ from langgraph.types import Command, Overwrite
 from pydantic import BaseModel
 
 from agent_runtime.errors import InputInvalid
+from agent_runtime.orchestration.approvals import Resume
 from agent_runtime.orchestration.messages import is_graph, is_message_pair
-from agent_runtime.orchestration.turn_recovery import Resume
 from agent_runtime.types import AgentContext
 
 MAX_DEPTH = 64

@@ -22,8 +22,8 @@ from langgraph.types import Command, Overwrite, Send
 from pydantic import BaseModel
 
 from agent_runtime.errors import ConfigurationError, InputInvalid
+from agent_runtime.orchestration.approvals import Resume
 from agent_runtime.orchestration.messages import is_message_pair
-from agent_runtime.orchestration.turn_recovery import Resume
 
 Action: TypeAlias = Literal["run", "resume", "command"]
 ROLES = ("user", "assistant", "tool", "system", "remove")

@@ -13,6 +13,7 @@ from agent_runtime.errors import (
     ConfigurationError,
 )
 from agent_runtime.monitoring.callback_handler import AgentCallbackHandler
+from agent_runtime.orchestration.approvals import Resume
 from agent_runtime.orchestration.call_runner import CallRunner
 from agent_runtime.orchestration.call_tracker import CallTracker
 from agent_runtime.orchestration.core import Agent, Core
@@ -28,7 +29,6 @@ from agent_runtime.orchestration.runnable import AgentRunnable
 from agent_runtime.orchestration.stream import AgentStream
 from agent_runtime.orchestration.sync import LOOP_THREAD
 from agent_runtime.orchestration.timeouts import NO_TIMEOUTS, Timeouts, check_gated
-from agent_runtime.orchestration.turn_recovery import Resume
 from agent_runtime.run.gate import ModelGate
 from agent_runtime.run.limits import RunLimits
 from agent_runtime.types import AgentContext, AgentResult, Principal

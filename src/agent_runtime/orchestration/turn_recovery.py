@@ -1,18 +1,24 @@
-"""Recover a session at the start of a turn: answer interrupts, complete dangling tool calls."""
+"""Recover a session at the start of a turn: resume it, complete dangling tool calls."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import InvalidUpdateError
-from langgraph.types import Command, Interrupt, StateSnapshot
+from langgraph.types import Command, StateSnapshot
 
 from agent_runtime.errors import InputInvalid
+from agent_runtime.orchestration.approvals import (
+    Resume,
+    check_edits,
+    decision_types,
+    normalize_decision,
+    resume_command,
+)
 from agent_runtime.orchestration.boundaries import recorded_tool_names
 from agent_runtime.orchestration.messages import messages_in, to_agent_input
 from agent_runtime.run.idempotency import parse_effect_key
@@ -22,168 +28,10 @@ from agent_runtime.types import AgentContext
 AGENT_KEY = "agent_runtime_agent"
 """In the metadata of a session's checkpoints: the name of the agent that wrote them."""
 NOT_RUN_TEXT = "This tool call was stopped before it answered; it did not run."
-_INTERRUPT_ID = re.compile("[0-9a-f]{32}")
-"""The form of LangGraph's ids of interrupts."""
 OUTCOME_UNKNOWN_TEXT = (
     "This tool call was stopped: whether it ran and took effect is not known. Check "
     "before trying again."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Answer the interrupts of a session, as a call's input.
-
-    `decision` is `"approve"`, `"reject"`, or LangChain's form (`{"type": "approve"}`, `{"type":
-    "reject", "message": ...}`, `{"type": "edit", "edited_action": {"name": ..., "args": {...}}}`),
-    or a list with one for each pending action. One decision applies to all of them; an edit to one
-    action only. For an interrupt of another kind it is the return value of `interrupt()`.
-
-    When several interrupts are pending, it is a map from the `id` of each to its decision; the rest
-    stays pending. One value for several questions raises InputInvalid, and so does an id that is
-    not pending.
-    """
-
-    decision: Any
-
-
-def resume_command(decision: Any, interrupts: Sequence[Interrupt]) -> Command[Any]:
-    """Return LangGraph's command for a decision.
-
-    Raises InputInvalid when nothing is pending or it does not fit.
-    """
-    if not interrupts:
-        raise InputInvalid("this session has no pending decision", "decision")
-    if (decisions_by_id := _decisions_by_id(decision, interrupts)) is not None:
-        return Command(
-            resume={
-                interrupt.id: _answer_interrupt(decisions_by_id[interrupt.id], interrupt)
-                for interrupt in interrupts
-                if interrupt.id in decisions_by_id
-            }
-        )
-    questions = [interrupt for interrupt in interrupts if _action_requests(interrupt) is None]
-    if len(interrupts) > 1 and questions:
-        ids = ", ".join(f"'{interrupt.id}'" for interrupt in interrupts)
-        raise InputInvalid(
-            f"{len(interrupts)} questions are pending: give a map from their ids to the answers "
-            f"({ids})",
-            "decision",
-        )
-    if questions:
-        return Command(resume={questions[0].id: decision})
-    return Command(resume=_answer_action_requests(decision, interrupts))
-
-
-def _decisions_by_id(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any] | None:
-    """Return a decision that is a map by the ids of interrupts, or None for one of another form."""
-    if not isinstance(decision, Mapping) or not decision:
-        return None
-    pending_ids = {interrupt.id for interrupt in interrupts}
-    if not pending_ids & decision.keys() and not all(
-        isinstance(key, str) and _INTERRUPT_ID.fullmatch(key) for key in decision
-    ):
-        return None
-    if unknown := [key for key in decision if key not in pending_ids]:
-        raise InputInvalid(f"no pending question has the id '{unknown[0]}'", "decision")
-    return dict(decision)
-
-
-def _answer_interrupt(decision: Any, interrupt: Interrupt) -> Any:
-    return (
-        decision
-        if _action_requests(interrupt) is None
-        else _answer_action_requests(decision, [interrupt])[interrupt.id]
-    )
-
-
-def _answer_action_requests(decision: Any, interrupts: Sequence[Interrupt]) -> dict[str, Any]:
-    """Return the answers of interrupts that ask about actions.
-
-    One decision for all, or a list with one for each.
-    """
-    remaining_decisions = list(decision) if isinstance(decision, list) else None
-    answers: dict[str, Any] = {}
-    for interrupt in interrupts:
-        requests = _action_requests(interrupt) or []
-        if remaining_decisions is None:
-            if len(requests) > 1 and _normalize_decision(decision)["type"] == "edit":
-                raise InputInvalid(
-                    f"{len(requests)} actions are pending: give a list with a decision for each",
-                    "decision",
-                )
-            interrupt_decisions = [decision] * len(requests)
-        else:
-            interrupt_decisions = remaining_decisions[: len(requests)]
-            remaining_decisions = remaining_decisions[len(requests) :]
-            if len(interrupt_decisions) < len(requests):
-                raise InputInvalid("there are fewer decisions than pending actions", "decision")
-        answers[interrupt.id] = {
-            "decisions": [
-                _check_decision(request_decision, request)
-                for request_decision, request in zip(interrupt_decisions, requests, strict=True)
-            ]
-        }
-    if remaining_decisions:
-        raise InputInvalid("there are more decisions than pending actions", "decision")
-    return answers
-
-
-def _check_decision(decision: Any, request: Any) -> dict[str, Any]:
-    """Return a decision in LangChain's form.
-
-    An edit may only change the arguments of the pending call.
-    """
-    typed = _normalize_decision(decision)
-    edited = typed.get("edited_action")
-    name = request.get("name") if isinstance(request, Mapping) else None
-    if typed["type"] == "edit" and isinstance(edited, Mapping) and edited.get("name", name) != name:
-        raise InputInvalid(
-            f"an edit is one of the call of '{name}', and cannot call another tool", "decision"
-        )
-    return typed
-
-
-def _decision_types(resume: Any) -> set[Any]:
-    """Return the kinds of decisions in a command's answer, by interrupt where it has ids."""
-    answers = [resume, *(resume.values() if isinstance(resume, Mapping) else ())]
-    decisions = [
-        decision
-        for answer in answers
-        if isinstance(answer, Mapping)
-        for decision in answer.get("decisions") or ()
-    ]
-    return {decision.get("type") for decision in decisions if isinstance(decision, Mapping)}
-
-
-def _check_edits(resume: Mapping[str, Any], interrupts: Sequence[Interrupt]) -> None:
-    for interrupt in interrupts:
-        answer = resume.get(interrupt.id, resume)
-        decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
-        for decision, request in zip(
-            decisions or (), _action_requests(interrupt) or (), strict=False
-        ):
-            _check_decision(decision, request)
-
-
-def _action_requests(interrupt: Interrupt) -> list[Any] | None:
-    requests = (
-        interrupt.value.get("action_requests") if isinstance(interrupt.value, Mapping) else None
-    )
-    return requests if isinstance(requests, list) else None
-
-
-def _normalize_decision(decision: Any) -> dict[str, Any]:
-    if isinstance(decision, str):
-        decision = {"type": decision}
-    if not isinstance(decision, Mapping) or decision.get("type") not in (
-        "approve",
-        "edit",
-        "reject",
-        "respond",
-    ):
-        raise InputInvalid("a decision is approve, reject, or a map with a type", "decision")
-    return dict(decision)
 
 
 async def prepare_session_input(
@@ -212,8 +60,8 @@ async def prepare_session_input(
             agent, config, value.decision, turn, context.agent_name
         )
     else:
-        if has_session and isinstance(value, Command) and "edit" in _decision_types(value.resume):
-            _check_edits(cast("Any", value.resume), (await agent.aget_state(config)).interrupts)
+        if has_session and isinstance(value, Command) and "edit" in decision_types(value.resume):
+            check_edits(cast("Any", value.resume), (await agent.aget_state(config)).interrupts)
         prepared_input = to_agent_input(value, agent)
     if turn is not None:
         if turn.unfinished and not (prepared_input is None or isinstance(prepared_input, Command)):
@@ -237,7 +85,7 @@ async def _resume_input(
     awaits_budget = turn is not None and turn.session.status == "interrupted" and turn.unfinished
     if not snapshot.interrupts and snapshot.next and awaits_budget:
         # After an exhausted budget only the run itself waits, and it continues where it stopped.
-        if _normalize_decision(decision)["type"] != "approve":
+        if normalize_decision(decision)["type"] != "approve":
             raise InputInvalid(
                 "a call that waits for a budget is resumed with approve, or given up by a new "
                 "message"

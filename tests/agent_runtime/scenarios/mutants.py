@@ -97,7 +97,7 @@ MUTANTS = [
         "an edit calls another tool",
         "test_held_attacks.py -k other_tool",
         Change(
-            "orchestration.turn_recovery:_check_decision",
+            "orchestration.approvals:_check_decision",
             "edited.get('name', name) != name",
             "False",
         ),

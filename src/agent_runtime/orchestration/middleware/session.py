@@ -10,8 +10,8 @@ from langgraph.errors import GraphDrained
 from langgraph.types import Command
 
 from agent_runtime.errors import InputInvalid, SessionError, StaleWriter, StoreError
+from agent_runtime.orchestration.approvals import Resume
 from agent_runtime.orchestration.middleware.base import Middleware
-from agent_runtime.orchestration.turn_recovery import Resume
 from agent_runtime.sessions.agent_record import agent_record
 from agent_runtime.types import AgentContext, AgentResult, Handler
 

@@ -62,7 +62,7 @@ MUTANTS = [
         "one answer for every question",
         "test_parallel_interrupts.py",
         Change(
-            "orchestration.turn_recovery:resume_command",
+            "orchestration.approvals:resume_command",
             "len(interrupts) > 1 and questions",
             "False",
         ),
@@ -71,7 +71,7 @@ MUTANTS = [
         "an id that is not pending is ignored",
         "test_parallel_interrupts.py",
         Change(
-            "orchestration.turn_recovery:_decisions_by_id",
+            "orchestration.approvals:_decisions_by_id",
             "[key for key in decision if key not in pending_ids]",
             "[]",
         ),
