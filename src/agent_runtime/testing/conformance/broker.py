@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from agent_runtime.errors import ConfigurationError, InputInvalid
 from agent_runtime.event_bus import Event, EventBus
-from agent_runtime.event_bus.brokers import Broker
+from agent_runtime.event_bus.brokers import Broker, LeasedBroker
 from agent_runtime.event_bus.cloud_event import to_cloud_event
 from agent_runtime.testing.conformance.broker_events import (
     WITHIN_S,
@@ -208,6 +208,39 @@ async def trimming_spares_what_a_group_has_not_handled(connect: Connect) -> None
         assert removed == 0 or len(remaining_events) == 5
 
 
+async def events_after_a_full_trim_are_delivered(connect: Connect) -> None:
+    """Check that positions are not used again after trimming has emptied the log."""
+    events = make_events(6)
+    async with broker_connection(connect) as broker:
+        await broker.publish(events[:3])
+        await take_events(broker, "g", 3)
+        await broker.trim(0)
+        await broker.publish(events[3:])
+        assert [e.seq for e in await take_events(broker, "g", 3)] == [4, 5, 6]
+
+
+async def a_consumer_without_the_lease_changes_nothing(connect: Connect) -> None:
+    """Check the methods of a group's consumers, of a broker whose groups are leased."""
+    async with broker_connection(connect) as broker:
+        if not isinstance(broker, LeasedBroker):
+            return
+        await broker.publish(make_events(2))
+        assert await broker.claim("g", "one", "earliest", 60.0)
+        assert not await broker.claim("g", "two", "earliest", 60.0)
+        fetched = await broker.fetch("g", "one", None, 10, 0.0)
+        positions = [stored.position for stored in fetched]
+        assert len(positions) == 2
+        assert await broker.fetch("g", "two", None, 10, 0.0) == []
+        assert not await broker.commit("g", "two", positions, positions[-1])
+        await broker.release("g", "two")
+        assert not await broker.claim("g", "two", "earliest", 60.0)
+        assert await broker.lag("g") == 2
+        assert await broker.commit("g", "one", positions, positions[-1])
+        assert await broker.lag("g") == 0
+        await broker.release("g", "one")
+        assert await broker.claim("g", "two", "earliest", 60.0)
+
+
 async def a_forgotten_group_begins_anew(connect: Connect) -> None:
     """Check that a deleted group restarts, and does not hold back `trim`."""
     events = make_events(10)
@@ -244,10 +277,13 @@ async def any_content_survives(connect: Connect) -> None:
 
 
 async def what_cannot_work_is_refused(connect: Connect) -> None:
-    """Check that events without a sequence number and invalid group names are refused."""
+    """Check that a batch with an event without a sequence number, and group names, are refused."""
     async with broker_connection(connect) as broker:
         await broker.publish([])
-        await assert_raises(InputInvalid, broker.publish([Event("custom.check")]))
+        good = make_events(2)
+        bad = [good[0], Event("custom.check"), good[1]]
+        await assert_raises(InputInvalid, broker.publish(bad))
+        assert await broker.read(wait_s=0.1) == []
         for name in ("", "a b", "x" * 129, "ü", "a.b"):
             try:
                 broker.consume(name)
@@ -270,6 +306,8 @@ BROKER_CHECKS: dict[str, Callable[[Connect], Awaitable[None]]] = {
         concurrent_publishers_lose_nothing,
         lag_counts_what_is_open,
         trimming_spares_what_a_group_has_not_handled,
+        events_after_a_full_trim_are_delivered,
+        a_consumer_without_the_lease_changes_nothing,
         a_forgotten_group_begins_anew,
         any_content_survives,
         what_cannot_work_is_refused,
