@@ -176,7 +176,7 @@ _EXECUTION_OPTIONS = (
     click.option(
         "--retries",
         type=click.IntRange(0, 100),
-        help="Further attempts after transient failures; 2.",
+        help="Retries after transient failures; default: 2.",
     ),
     click.option("--fail-fast", is_flag=True, help="End at the first task that fails."),
     click.option(

@@ -72,7 +72,7 @@ def _format_option(command: Any) -> Any:
     metavar="WHEN",
     default="30d",
     show_default=True,
-    help="2026-11-01, 2026-11-01T12, or 7d ago.",
+    help="2026-11-01, 2026-11-01T12, or 7d.",
 )
 @click.option("--until", metavar="WHEN", help="As --since; default: now.")
 @_format_option

@@ -28,7 +28,7 @@ POOL_FOLDER = "pools"
 
 @click.group()
 def pool() -> None:
-    """Run agents in processes, started before they are called."""
+    """Run agents in separate, prestarted processes."""
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -198,7 +198,7 @@ def top(pid: int | None, interval: str, count: int | None) -> int:
 @PID
 @click.option("--grace", default="30s", metavar="DURATION", help="Time for running tasks to end.")
 def drain(pid: int | None, grace: str) -> int:
-    """Drain a pool: it accepts no new tasks, finishes the running ones and ends."""
+    """Drain a pool: refuse new tasks, finish the running ones within the grace, and end it."""
     for answer in _run_coroutine(
         _collect_answers(
             _select_socket(pid), {"do": "drain", "grace_s": parse_seconds(grace, "--grace")}

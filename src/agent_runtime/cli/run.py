@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="Print one JSON object per event as it comes; the last is the result.",
 )
 def run(options: AgentOptions, prompt: str | None, *, as_json: bool, as_jsonl: bool) -> int:
-    """Run AGENT (a template file or a name) once on PROMPT, or on stdin without one.
+    """Run AGENT (a template file or a name) once on PROMPT (default: stdin).
 
     The answer goes to stdout, and is streamed when that is a terminal; notes go to stderr.
     """

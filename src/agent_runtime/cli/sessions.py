@@ -108,8 +108,8 @@ def show(store: str | None, session_id: str, *, as_json: bool) -> None:
     "answers",
     metavar="[ID=]ANSWER",
     multiple=True,
-    help="Answer a question: `approve`, text or JSON. With several questions name each by its "
-    "id, once for each.",
+    help="Answer a question: `approve`, text or JSON. If several are pending, repeat it with "
+    "each id.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj

@@ -45,7 +45,7 @@ _TOOL_SNIPPETS = {
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Treat warnings as errors.")
-@click.option("--confined", is_flag=True, help="Refuse any reach beyond the template's folder.")
+@click.option("--confined", is_flag=True, help="Refuse access outside of the template's folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the problems as one JSON object.")
 def validate(files: tuple[Path, ...], *, strict: bool, confined: bool, as_json: bool) -> int:
     """Check template FILES and show their effects; problems have line and column.

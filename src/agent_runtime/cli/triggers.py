@@ -32,7 +32,7 @@ def triggers() -> None:
 def check(files: tuple[str, ...]) -> None:
     """Check FILES as `run` does: rules, agents, secrets of webhooks.
 
-    Those that are not enabled, too.
+    Disabled rules are included.
     """
     from agent_runtime.cli.state import settings
     from agent_runtime.factory import AgentFactory
