@@ -27,7 +27,7 @@ PROVIDER_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY", "MISTR
     "--template",
     "templates",
     multiple=True,
-    help="Show what this template may reach; repeatable.",
+    help="Show this template's effects, too; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(*, templates: tuple[str, ...], as_json: bool) -> int:
