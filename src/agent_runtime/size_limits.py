@@ -37,7 +37,7 @@ SIZE_LIMITS = {
     "answer_bytes": SizeLimit(64 * MIB, "Decoded bytes of a provider's answer."),
     "stream_bytes": SizeLimit(1024 * MIB, "Decoded bytes of a provider's streamed answer."),
     "stream_event_bytes": SizeLimit(16 * MIB, "One line of a provider's streamed answer."),
-    "answered_calls": SizeLimit(1024, "Tool calls of one answer; one with more is refused whole."),
+    "answered_calls": SizeLimit(1024, "Tool calls of one answer; an answer with more is refused."),
     "mcp_message_bytes": SizeLimit(64 * MIB, "A message of an MCP server that is a program."),
     "document_bytes": SizeLimit(4 * MIB, "A document of `document_search`."),
     "csv_bytes": SizeLimit(64 * MIB, "A CSV file of the analyst's tools."),
