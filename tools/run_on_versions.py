@@ -16,7 +16,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("langchain", "langchain-core", "langgraph", "pyyaml")
 """The packages whose versions differ; all others are the newest in both."""
-TESTS = ("auth", "mcp", "models", "orchestration", "replay", "sessions", "template", "tools")
+TESTS = (
+    "auth",
+    "checkpoints",
+    "factory",
+    "mcp",
+    "models",
+    "orchestration",
+    "providers",
+    "replay",
+    "run",
+    "sessions",
+    "template",
+    "tools",
+)
 """Folders of tests whose code meets LangChain, LangGraph or YAML."""
 
 

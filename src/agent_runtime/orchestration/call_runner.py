@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)  # its credentials are printed nowhere
 class CallRunner:
     """Run every call of an agent, unary or streamed, whoever makes it.
 

@@ -93,8 +93,7 @@ class InlineStore:
 
     async def arun_body(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Run the body under the lock, in the event loop's thread."""
-        with self._lock:
-            return body(self, *args)
+        return self.run_body(body, args)
 
     async def aclose(self) -> None:
         """Do nothing: there is no resource to close."""

@@ -16,11 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.batch.journal import Execution, open_journal
-from agent_runtime.checkpoints.backends.memory import MemoryCheckpointBackend
-from agent_runtime.checkpoints.backends.redis import RedisCheckpointBackend
-from agent_runtime.checkpoints.backends.sqlite import SqliteCheckpointBackend
 from agent_runtime.errors import ExecutionBusy, ExecutionLost
 from agent_runtime.event_bus.brokers import LeasedBroker, open_broker
+from agent_runtime.sessions.opening import open_checkpointer
 from agent_runtime.storage import process_identity as module
 from agent_runtime.storage.process_identity import (
     boot_s,
@@ -103,41 +101,6 @@ def wall_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return jump
 
 
-def jumping(
-    steps: Any, jump: Callable[[float], None], run: Callable[[Any], Awaitable[None]]
-) -> None:
-    """Run the steps, with the wall clock moved by an hour where they say so."""
-    for step, _, forwards in steps:
-        if step == "set the wall clock":
-            jump(3600.0 if forwards else -3600.0)
-    asyncio.run(run(steps))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
-def test_turns_are_leased_by_the_model(
-    kind: str, tmp_path: Path, wall_clock: Callable[[float], None], request: pytest.FixtureRequest
-) -> None:
-    url = request.getfixturevalue("redis_url") if kind == "redis" else ""
-
-    @ONE_STORE
-    @given(STEPS)
-    def check(steps: Any) -> None:
-        async def run(steps: Any) -> None:
-            backend: Any
-            if kind == "memory":
-                backend = MemoryCheckpointBackend()
-            elif kind == "sqlite":
-                backend = SqliteCheckpointBackend(tmp_path / "turns.db", synchronous="normal")
-            else:
-                backend = RedisCheckpointBackend(url, prefix=uuid.uuid4().hex)
-            await run_turns(backend, steps)
-            await backend.aclose()
-
-        jumping(steps, wall_clock, run)
-
-    check()
-
-
 async def run_executions(journal: Any, steps: Any) -> None:
     name = uuid.uuid4().hex
     assert await journal.create(Execution(name))
@@ -174,26 +137,6 @@ async def run_executions(journal: Any, steps: Any) -> None:
             tokens.clear()  # a late heartbeat would take the lease back while nobody else has it
 
 
-@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
-def test_executions_are_leased_by_the_model(
-    kind: str, tmp_path: Path, wall_clock: Callable[[float], None], request: pytest.FixtureRequest
-) -> None:
-    server = request.getfixturevalue("redis_url") if kind == "redis" else ""
-
-    @ONE_STORE
-    @given(STEPS)
-    def check(steps: Any) -> None:
-        async def run(steps: Any) -> None:
-            urls = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'batches.db'}"}
-            journal = open_journal(urls.get(kind, f"{server}?prefix={uuid.uuid4().hex}"))
-            await run_executions(journal, steps)
-            await journal.aclose()
-
-        jumping(steps, wall_clock, run)
-
-    check()
-
-
 async def run_groups(broker: LeasedBroker, steps: Any) -> None:
     group = f"g{uuid.uuid4().hex}"
     model = Model()
@@ -212,22 +155,42 @@ async def run_groups(broker: LeasedBroker, steps: Any) -> None:
             model = Model()
 
 
+def open_backend(url: str) -> Any:
+    return open_checkpointer(url).backend
+
+
+LEASES: dict[str, tuple[Callable[..., Any], Callable[[Any, Any], Awaitable[None]], str]] = {
+    "turns": (open_backend, run_turns, "prefix"),
+    "executions": (open_journal, run_executions, "prefix"),
+    "groups": (open_broker, run_groups, "name"),
+}
+
+
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
-def test_groups_are_leased_by_the_model(
-    kind: str, tmp_path: Path, wall_clock: Callable[[float], None], request: pytest.FixtureRequest
+@pytest.mark.parametrize("leases", LEASES)
+def test_leases_follow_the_model(
+    leases: str,
+    kind: str,
+    tmp_path: Path,
+    wall_clock: Callable[[float], None],
+    request: pytest.FixtureRequest,
 ) -> None:
+    open_store, run, option = LEASES[leases]
     server = request.getfixturevalue("redis_url") if kind == "redis" else ""
+    urls = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'leases.db'}"}
 
     @ONE_STORE
     @given(STEPS)
     def check(steps: Any) -> None:
-        async def run(steps: Any) -> None:
-            urls = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path / 'events.db'}"}
-            broker: Any = open_broker(urls.get(kind, f"{server}?name={uuid.uuid4().hex}"))
-            await run_groups(broker, steps)
-            await broker.aclose()
+        async def run_on_a_store() -> None:
+            store = open_store(urls.get(kind, f"{server}?{option}={uuid.uuid4().hex}"))
+            await run(store, steps)
+            await store.aclose()
 
-        jumping(steps, wall_clock, run)
+        for step, _, forwards in steps:
+            if step == "set the wall clock":
+                wall_clock(3600.0 if forwards else -3600.0)
+        asyncio.run(run_on_a_store())
 
     check()
 

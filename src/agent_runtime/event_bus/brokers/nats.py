@@ -184,13 +184,10 @@ class NatsBroker(LeasedBroker):
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
         async with self._client() as js:
-            if after is None:
-                group_record = (await self._refresh_entry(group)).value
-                if group_record.get("owner") != owner:
-                    return []
-                after_sequence = group_record.get("floor", 0)
-            else:
-                after_sequence = parse_offset(after)
+            group_record = (await self._refresh_entry(group)).value
+            if group_record.get("owner") != owner:  # another consumer has the lease
+                return []
+            after_sequence = group_record.get("floor", 0) if after is None else parse_offset(after)
             subscription, pull_sequence = self._pull_subscriptions.get(owner, (None, -1))
             self._pull_subscriptions.pop(owner, None)  # restart after a failure in between
             if subscription is not None and pull_sequence != after_sequence:

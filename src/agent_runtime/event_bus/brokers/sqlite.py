@@ -223,12 +223,10 @@ class SqliteBroker(SqliteFile, LeasedBroker):
     async def fetch(
         self, group: str, owner: str, after: str | None, limit: int, wait_s: float
     ) -> list[StoredEvent]:
-        after_position = after if after is not None else await self._floor(group, owner)
-        return (
-            []
-            if after_position is None
-            else await self.read(after_position, limit=limit, wait_s=wait_s)
-        )
+        committed_offset = await self._floor(group, owner)
+        if committed_offset is None:  # another consumer has the lease
+            return []
+        return await self.read(after or committed_offset, limit=limit, wait_s=wait_s)
 
     @override
     @operation

@@ -28,10 +28,9 @@ from agent_runtime.checkpoints.backends.backend import (
 from agent_runtime.checkpoints.backends.session_table import SessionRow
 from agent_runtime.checkpoints.chunk_refs import format_refs
 from agent_runtime.errors import CheckpointCorrupt, StaleWriter
-from agent_runtime.testing.conformance.raising import assert_raises
+from agent_runtime.testing.conformance.checks import assert_raises, run_store_check
 
 CheckpointCheck = Callable[[CheckpointBackend], Awaitable[None]]
-WITHIN_S = 30.0
 THREAD = "acme:t"
 
 
@@ -354,9 +353,4 @@ async def run_checkpoint_check(
     check: CheckpointCheck, open_backend: Callable[[], CheckpointBackend]
 ) -> None:
     """Run one check on a new backend."""
-    backend = open_backend()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(backend)
-    finally:
-        await backend.aclose()
+    await run_store_check(check, open_backend)

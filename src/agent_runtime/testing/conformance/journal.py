@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -21,10 +20,9 @@ from agent_runtime.batch.result import TaskResult, TaskStatus
 from agent_runtime.batch.task import BatchTask
 from agent_runtime.errors import ExecutionBusy, ExecutionLost, ExecutionNotFound
 from agent_runtime.pool.task import TaskPriority
-from agent_runtime.testing.conformance.raising import assert_raises
+from agent_runtime.testing.conformance.checks import assert_raises, run_store_check
 
 JournalCheck = Callable[[Journal], Awaitable[None]]
-WITHIN_S = 30.0
 STATUSES: tuple[TaskStatus, ...] = ("pending", "running", "completed", "failed", "skipped")
 
 
@@ -257,9 +255,4 @@ JOURNAL_CHECKS: tuple[JournalCheck, ...] = (
 
 async def run_journal_check(check: JournalCheck, open_journal: Callable[[], Journal]) -> None:
     """Run one check on a new journal."""
-    journal = open_journal()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(journal)
-    finally:
-        await journal.aclose()
+    await run_store_check(check, open_journal)

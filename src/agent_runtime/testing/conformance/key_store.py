@@ -16,10 +16,9 @@ from dataclasses import replace
 
 from agent_runtime.auth.api_keys import ApiKey, ApiKeys, KeyStore
 from agent_runtime.errors import Unauthenticated
-from agent_runtime.testing.conformance.raising import assert_raises
+from agent_runtime.testing.conformance.checks import assert_raises, run_store_check
 
 KeyStoreCheck = Callable[[KeyStore], Awaitable[None]]
-WITHIN_S = 30.0
 _PEPPER = b"a-pepper-for-conformance-checks-only"
 
 
@@ -99,9 +98,4 @@ KEY_STORE_CHECKS: tuple[KeyStoreCheck, ...] = (
 
 async def run_key_store_check(check: KeyStoreCheck, open_store: Callable[[], KeyStore]) -> None:
     """Run one check on a new store."""
-    store = open_store()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(store)
-    finally:
-        await store.aclose()
+    await run_store_check(check, open_store)

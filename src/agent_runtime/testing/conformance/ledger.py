@@ -26,9 +26,9 @@ from agent_runtime.budgets.ledger.ledger import (
     SpendLabels,
 )
 from agent_runtime.budgets.ledger.memory import MemoryLedger
+from agent_runtime.testing.conformance.checks import run_store_check
 
 LedgerCheck = Callable[[Ledger], Awaitable[None]]
-WITHIN_S = 30.0
 TENANT = Account("tenant=acme/day=2026-11-21", 1000, None)
 GLOBAL = Account("global/total", None, 500)
 LABELS = SpendLabels("acme", "bob", "analyst", "gpt-5")
@@ -274,9 +274,4 @@ LEDGER_CHECKS: tuple[LedgerCheck, ...] = (
 
 async def run_ledger_check(check: LedgerCheck, open_ledger: Callable[[], Ledger]) -> None:
     """Run one check on a new ledger."""
-    ledger = open_ledger()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(ledger)
-    finally:
-        await ledger.aclose()
+    await run_store_check(check, open_ledger)

@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable
 from agent_runtime.limits.concurrency import ConcurrencyStore, Permit
 from agent_runtime.limits.rate_limits import Window
 from agent_runtime.limits.windows import SlidingWindowStore
+from agent_runtime.testing.conformance.checks import run_store_check
 
 WindowCheck = Callable[[SlidingWindowStore], Awaitable[None]]
 ConcurrencyCheck = Callable[[ConcurrencyStore], Awaitable[None]]
-WITHIN_S = 30.0
 
 
 def window(key: str, amount: int = 2, window_s: int = 60) -> Window:
@@ -146,21 +146,11 @@ async def run_window_check(
     check: WindowCheck, open_store: Callable[[], SlidingWindowStore]
 ) -> None:
     """Run one check on a new store of windows."""
-    store = open_store()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(store)
-    finally:
-        await store.aclose()
+    await run_store_check(check, open_store)
 
 
 async def run_concurrency_check(
     check: ConcurrencyCheck, open_store: Callable[[], ConcurrencyStore]
 ) -> None:
     """Run one check on a new store of permits."""
-    store = open_store()
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            await check(store)
-    finally:
-        await store.aclose()
+    await run_store_check(check, open_store)

